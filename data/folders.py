@@ -1,0 +1,102 @@
+"""Sets of image files, read by DataLoader workers through torchvision's transforms."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import default_loader
+
+from .arrays import Batch
+from .order import batches_of_indices
+from .spec import DataSpec
+
+Sample = tuple[str, int]  # path, label
+
+
+def samples_in(folder: Path) -> tuple[list[Sample], list[str]]:
+    """Files and class names of an ImageFolder tree, without opening an image.
+
+    Raises:
+        ValueError: no such folder, or no class folder with images in it.
+    """
+    try:
+        tree = ImageFolder(str(folder))
+    except FileNotFoundError as error:
+        raise ValueError(f"no images in class folders under {folder}: {error}".splitlines()[0]) from None
+    return tree.samples, tree.classes
+
+
+def annotated_samples(folder: Path, classes: list[str]) -> list[Sample]:
+    """Files of Tiny-ImageNet's own ``val/``: ``images/`` and ``val_annotations.txt`` (file, class, box)."""
+    label = {name: i for i, name in enumerate(classes)}
+    lines = (folder / "val_annotations.txt").read_text().splitlines()
+    rows = [line.split("\t") for line in lines if line]
+    return [(str(folder / "images" / row[0]), label[row[1]]) for row in rows]
+
+
+class _Files(Dataset):
+    """Images by (index, seed): augmentation draws from `seed`, whichever worker does it."""
+
+    def __init__(self, samples: list[Sample], transform):
+        self.samples, self.transform = samples, transform
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
+        index, seed = key
+        path, label = self.samples[index]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.transform(default_loader(path)), label
+
+
+class FolderSplit:
+    """The training or the test half of a set of image files."""
+
+    def __init__(self, samples: list[Sample], spec: DataSpec, device: torch.device, workers: int):
+        self.samples, self.spec, self.device = samples, spec, device
+        # More workers than cores only take turns.
+        self.workers = min(workers, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else workers)
+        finish = [transforms.ToTensor(), transforms.Normalize(spec.mean, spec.std)]
+        if spec.size > 64:
+            train = [transforms.RandomResizedCrop(spec.size)]
+            test = [transforms.Resize(spec.size * 256 // 224), transforms.CenterCrop(spec.size)]
+        else:
+            train, test = [transforms.RandomCrop(spec.size, padding=spec.pad)], []
+        flip = [transforms.RandomHorizontalFlip()] if spec.flip else []
+        self._train, self._test = transforms.Compose(train + flip + finish), transforms.Compose(test + finish)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def augmented(self, batch_size: int, seed: int, stream: str, start: int = 0) -> Iterator[Batch]:
+        """Training batches of step `start`, `start` + 1, … without end."""
+        keys = (
+            list(
+                zip(
+                    indices.tolist(),
+                    torch.randint(2**62, (len(indices),), generator=generator).tolist(),
+                    strict=True,
+                )
+            )
+            for indices, generator in batches_of_indices(len(self), batch_size, seed, stream, start)
+        )
+        return self._load(self._train, keys)
+
+    def plain(self, batch_size: int, order: Tensor | None = None) -> Iterator[Batch]:
+        """Every image once (or those of `order`), unaugmented."""
+        indices = torch.arange(len(self)) if order is None else order
+        return self._load(self._test, [[(i, 0) for i in part.tolist()] for part in indices.split(batch_size)])
+
+    def _load(self, transform, keys) -> Iterator[Batch]:
+        loader = DataLoader(
+            _Files(self.samples, transform),
+            batch_sampler=keys,
+            num_workers=self.workers,
+            pin_memory=self.device.type == "cuda",
+        )
+        for images, labels in loader:
+            yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)

@@ -1,0 +1,6 @@
+"""The door to the networks."""
+
+from .build import ARCHS, LARGE, SMALL, build_model, is_small
+from .files import fit_to, load_pruned, rebuild
+
+__all__ = ["ARCHS", "LARGE", "SMALL", "build_model", "fit_to", "is_small", "load_pruned", "rebuild"]

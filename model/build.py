@@ -1,0 +1,68 @@
+"""Networks by name."""
+
+from collections.abc import Callable
+
+import torchvision.models as tv
+from torch import nn
+
+from .resnet import ResNet
+from .small import MLP, LeNet
+from .vgg import VGG
+
+LARGEST_SMALL_IMAGE = 64  # pixels; for larger images a name means torchvision's network
+
+# For small images: name -> builder(num_classes, in_channels, image_size). A new network is one line here.
+SMALL: dict[str, Callable[[int, int, int], nn.Module]] = {
+    "resnet20": lambda classes, channels, size: ResNet(20, classes, channels),
+    "resnet32": lambda classes, channels, size: ResNet(32, classes, channels),
+    "resnet44": lambda classes, channels, size: ResNet(44, classes, channels),
+    "resnet56": lambda classes, channels, size: ResNet(56, classes, channels),
+    "resnet110": lambda classes, channels, size: ResNet(110, classes, channels),
+    "vgg11": lambda classes, channels, size: VGG(11, classes, channels),
+    "vgg13": lambda classes, channels, size: VGG(13, classes, channels),
+    "vgg16": lambda classes, channels, size: VGG(16, classes, channels),
+    "vgg19": lambda classes, channels, size: VGG(19, classes, channels),
+    "lenet5": lambda classes, channels, size: LeNet((6, 16, 120, 84), classes, channels, size),
+    "lenet5_mini": lambda classes, channels, size: LeNet((10, 10, 10, 10), classes, channels, size),
+    "mlp_7_linear": lambda classes, channels, size: MLP(channels * size * size, classes),
+}
+LARGE = frozenset(tv.list_models(module=tv))  # torchvision's classification nets
+ARCHS = (*SMALL, *sorted(LARGE - SMALL.keys()))
+
+
+def is_small(arch: str, image_size: int) -> bool:
+    """Whether `arch` means the network for small images: by the size, where both families have the name."""
+    return arch in SMALL and (image_size <= LARGEST_SMALL_IMAGE or arch not in LARGE)
+
+
+def build_model(arch: str, num_classes: int, in_channels: int, image_size: int) -> nn.Module:
+    """A freshly initialised network for square images of `image_size` pixels.
+
+    Raises:
+        ValueError: no such network, or it cannot take images of this size.
+    """
+    if arch not in ARCHS:
+        raise ValueError(f"no network '{arch}'; choose from {', '.join(SMALL)} or torchvision's, e.g. resnet50")
+    if is_small(arch, image_size):
+        return SMALL[arch](num_classes, in_channels, image_size)
+    # Training heads beside the classifier are not part of the network that is pruned and counted.
+    heads = {"aux_logits": False} if arch in ("googlenet", "inception_v3") else {}
+    heads |= {"init_weights": True} if heads else {}
+    model = tv.get_model(arch, weights=None, num_classes=num_classes, **heads)
+    if in_channels != 3:
+        _read_channels(model, in_channels)
+    return model
+
+
+def _read_channels(model: nn.Module, in_channels: int) -> None:
+    """Replace the first conv, which reads RGB, by one that reads `in_channels`."""
+    name, conv = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
+    stem = nn.Conv2d(
+        in_channels,
+        conv.out_channels,
+        conv.kernel_size,
+        conv.stride,
+        conv.padding,
+        bias=conv.bias is not None,
+    )
+    model.set_submodule(name, stem)

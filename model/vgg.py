@@ -1,0 +1,32 @@
+"""VGG for small images: 3×3 convs with batch-norm, max-pools, global average, one linear layer."""
+
+from torch import Tensor, nn
+
+# Filters per conv; "M" is a 2×2 max-pool (Simonyan and Zisserman 2015, table 1).
+WIDTHS = {
+    11: (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512),
+    13: (64, 64, "M", 128, 128, "M", 256, 256, "M", 512, 512, "M", 512, 512),
+    16: (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512),
+    19: (64, 64, "M", 128, 128, "M") + 4 * (256,) + ("M",) + 4 * (512,) + ("M",) + 4 * (512,),
+}
+
+
+class VGG(nn.Module):
+    def __init__(self, depth: int, num_classes: int, in_channels: int):
+        super().__init__()
+        layers: list[nn.Module] = []
+        for width in WIDTHS[depth]:
+            if width == "M":
+                layers.append(nn.MaxPool2d(2))
+            else:
+                conv = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
+                nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+                layers += [conv, nn.BatchNorm2d(width), nn.ReLU()]
+                in_channels = width
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Linear(in_channels, num_classes)
+        nn.init.normal_(self.classifier.weight, std=0.01)
+        nn.init.zeros_(self.classifier.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.features(x).mean(dim=(2, 3)))

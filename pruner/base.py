@@ -1,0 +1,68 @@
+"""What a pruner is. The base does nothing: it is the pruner of plain training."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Pruner:
+    """Asked by the training loop at fixed places of each step; the only holder of λ, picks and phase.
+
+    The loop calls ``before_step(step)``, then forward and backward, ``after_backward()``, the optimiser,
+    ``after_step()``, until ``finished``; then the cut is made by ``kept()``.
+    """
+
+    phase = "done"  # the name under which steps and seconds are counted
+
+    @property
+    def finished(self) -> bool:
+        """Whether the cut is due."""
+        return True
+
+    def before_step(self, step: int) -> None:
+        """Called before the forward pass of `step`, counted from 0."""
+
+    def after_backward(self) -> None:
+        """Called when every weight has its gradient."""
+
+    def after_step(self) -> None:
+        """Called after the optimiser."""
+
+    def kept(self) -> dict[str, Tensor]:
+        """Layer name -> bool (groups,), True for the groups that stay; layers that keep all are left out."""
+        return {}
+
+    def report(self) -> dict[str, float]:
+        """Scalars for the log."""
+        return {}
+
+    def gaps(self) -> dict[str, float]:
+        """Layer name -> how far kept and pruned groups are apart, where that is followed."""
+        return {}
+
+    def scores(self) -> dict[str, Tensor]:
+        """Layer name -> score of each group now, (groups,), for the layers that lose groups."""
+        return {}
+
+    def state_dict(self) -> dict:
+        return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Continue from `state`, which ``state_dict`` gave."""
+
+
+class Masks(Pruner):
+    """Holds pruned weights at exactly zero while a masked network is fine-tuned (``--wg weight``).
+
+    Args:
+        masks: layer name -> bool, the weight's shape, False where a weight is pruned.
+    """
+
+    def __init__(self, model: nn.Module, masks: dict[str, Tensor]):
+        self._pairs = [(model.get_submodule(name).weight, mask) for name, mask in masks.items()]
+        self.after_step()
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Zero again what momentum has moved."""
+        for weight, mask in self._pairs:
+            weight.mul_(mask)

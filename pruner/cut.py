@@ -1,0 +1,51 @@
+"""The cut: remove groups for good, or make masks."""
+
+from collections.abc import Callable
+
+import torch
+import torch_pruning as tp
+from torch import Tensor, nn
+
+from . import groups
+
+# What removes entries of a layer, by kind of group and type of layer; coupled layers follow by the graph.
+_REMOVERS: dict[tuple[str, type], Callable] = {
+    ("filter", nn.Conv2d): tp.prune_conv_out_channels,
+    ("filter", nn.Linear): tp.prune_linear_out_channels,
+    ("channel", nn.Conv2d): tp.prune_conv_in_channels,
+    ("channel", nn.Linear): tp.prune_linear_in_channels,
+}
+
+
+def cut(model: nn.Module, kept: dict[str, Tensor], kind: str, example: Tensor) -> dict[str, Tensor]:
+    """Remove from `model`, in place, every group that is not in `kept`.
+
+    Filters and channels leave a smaller dense network: a filter takes along its bias, its batch-norm entry
+    and the channel of whatever reads it; a channel takes along the filter that it reads. Running statistics
+    carry over. Weights stay in place and become zero.
+
+    Args:
+        kept: layer name -> bool (groups,).
+        example: a batch of one image, on the model's device, to trace the network with.
+
+    Returns:
+        Masks, layer name -> bool of the weight's shape; empty for filters and channels.
+    """
+    if kind == "weight":
+        masks = {name: groups.spread(mask, model.get_submodule(name).weight.shape, kind) for name, mask in kept.items()}
+        with torch.no_grad():
+            for name, mask in masks.items():
+                model.get_submodule(name).weight.mul_(mask)
+        return masks
+
+    if not kept:
+        return {}
+    training = model.training
+    model.eval()  # the trace must not touch running statistics
+    graph = tp.DependencyGraph().build_dependency(model, example_inputs=example)
+    for name, mask in kept.items():
+        layer = model.get_submodule(name)
+        pruned = (~mask).nonzero().flatten().tolist()
+        graph.get_pruning_group(layer, _REMOVERS[kind, type(layer)], pruned).prune()
+    model.train(training)
+    return {}

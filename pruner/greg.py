@@ -1,0 +1,233 @@
+"""Pruning by growing regularization: GReg-1 and GReg-2, two short classes over a shared one.
+
+Near a minimum with diagonal Hessian h, raising λ by δ moves the optimum to ŵ = w / (1 + δ/h): weights of high
+curvature shrink less, so that an even penalty tells them apart by magnitude.
+
+Source: paper, section 3.3, equations 3 to 6.
+"""
+
+import logging
+
+import torch
+from torch import Tensor, nn
+
+from . import groups
+from .base import Pruner
+from .plan import Plan
+from .schedule import Schedule
+
+log = logging.getLogger(__name__)
+
+
+class RegularizedLayer:
+    """A layer that loses groups: its penalties, its pick and how far it has come.
+
+    Attributes:
+        updates: number of penalty updates so far; λ follows from it alone.
+        kept: bool (groups,), or None while nothing is picked.
+        gap: running average of the gap, a scalar tensor, or None before the first.
+        penalty: λ per group, (groups,), of the weight's dtype.
+    """
+
+    def __init__(self, name: str, weight: nn.Parameter, kind: str, n_pruned: int):
+        self.name, self.weight, self.kind, self.n_pruned = name, weight, kind, n_pruned
+        self.updates, self.finished = 0, False
+        self.kept: Tensor | None = None
+        self.gap: Tensor | None = None
+        self.penalty = torch.zeros(groups.count(weight.shape, kind), dtype=weight.dtype, device=weight.device)
+
+    def scores(self) -> Tensor:
+        return groups.scores(self.weight, self.kind)
+
+    def average_gap(self, new: Tensor) -> None:
+        """0.9 old + 0.1 new; the first value is taken as it is.
+
+        Source: the original; the paper says only "when the magnitude gap is large enough" (section 3.3).
+        """
+        self.gap = new if self.gap is None else 0.9 * self.gap + 0.1 * new
+
+    def set_penalty(self, pruned: float, kept: float) -> None:
+        self.penalty.fill_(pruned)
+        if self.kept is not None and kept != pruned:
+            self.penalty.masked_fill_(self.kept, kept)
+
+
+class GReg(Pruner):
+    """What both methods share: updates every K_u steps, the extra gradient λw, and K_s steps of standing still.
+
+    Args:
+        l1_picks: what L1 would keep of the starting weights, by the lowest magnitude or as asked.
+        block_loss_grad: the penalty replaces the loss's gradient instead of adding to it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        plan: Plan,
+        schedule: Schedule,
+        l1_picks: dict[str, Tensor],
+        block_loss_grad: bool = False,
+    ):
+        self.schedule, self.kind = schedule, plan.kind
+        self.layers = [
+            RegularizedLayer(name, model.get_submodule(name).weight, plan.kind, n_pruned)
+            for name, n_pruned in plan.pruned.items()
+        ]
+        self._l1_picks = l1_picks
+        self._blocked = [model.get_submodule(p.layer.name).weight for p in plan.layers] if block_loss_grad else []
+        self._step = -1
+        self._finished_at: int | None = None  # T, the step at whose update the last layer finished
+
+    @property
+    def phase(self) -> str:
+        """``update`` while λ grows, ``stabilise`` while it stands still."""
+        return "update" if self._finished_at is None else "stabilise"
+
+    @property
+    def finished(self) -> bool:
+        if self._finished_at is None:
+            return False
+        return self._step - self._finished_at >= self.schedule.stabilize_steps
+
+    def before_step(self, step: int) -> None:
+        self._step = step
+        if self.phase == "update" and step % self.schedule.update_every_steps == 0:
+            self._update(step)
+
+    @torch.no_grad()
+    def _update(self, step: int) -> None:
+        """Raise λ, then see which layers have had enough.
+
+        Source: paper, Algorithms 1 and 2; the gap as a second way to finish follows the original.
+        """
+        growing = [layer for layer in self.layers if not layer.finished]
+        for layer in growing:
+            layer.updates += 1
+            self._grow(layer, step)
+        # One transfer from the device for all layers, not one each.
+        gaps = torch.stack([layer.gap for layer in growing]).tolist() if growing and growing[0].gap is not None else []
+        for layer, wide in zip(growing, self._wide(gaps), strict=False):
+            if wide and self.kind != "weight":
+                self._settle(layer, step)
+                layer.finished = True
+        for layer in growing:
+            layer.finished |= layer.updates >= self.schedule.updates_to_finish
+        if all(layer.finished for layer in self.layers):
+            self._finished_at = step
+            log.info("step %d: penalties stand still for %d steps", step, self.schedule.stabilize_steps)
+
+    def _grow(self, layer: RegularizedLayer, step: int) -> None:
+        raise NotImplementedError
+
+    def _wide(self, gaps: list[float]) -> list[bool]:
+        """For each growing layer, whether its gap ends it."""
+        raise NotImplementedError
+
+    def _settle(self, layer: RegularizedLayer, step: int) -> None:
+        """A gap has ended `layer`: see that it has picked."""
+
+    def _set_penalty(self, layer: RegularizedLayer) -> None:
+        schedule = self.schedule
+        layer.set_penalty(float(schedule.penalty(layer.updates)), float(schedule.penalty_kept(layer.updates)))
+
+    @torch.no_grad()
+    def after_backward(self) -> None:
+        """Add the penalty's gradient, λ_g·w, to the loss's; weight decay comes on top in the optimiser.
+
+        Source: paper, equation 2 (L2 penalty ½·λ·w² per group).
+        """
+        for weight in self._blocked:
+            weight.grad.zero_()
+        for layer in self.layers:
+            weight = layer.weight
+            weight.grad.addcmul_(weight, groups.spread(layer.penalty, weight.shape, self.kind))
+
+    def kept(self) -> dict[str, Tensor]:
+        return {layer.name: layer.kept for layer in self.layers}
+
+    def report(self) -> dict[str, float]:
+        """The largest λ of the net, and each layer's gap, for the log."""
+        penalties = {"lambda": max((layer.penalty.max().item() for layer in self.layers), default=0.0)}
+        return penalties | {f"gap/{name}": gap for name, gap in self.gaps().items()}
+
+    def gaps(self) -> dict[str, float]:
+        """Layer name -> running average of the gap."""
+        return {layer.name: layer.gap.item() for layer in self.layers if layer.gap is not None}
+
+    def scores(self) -> dict[str, Tensor]:
+        return {layer.name: layer.scores() for layer in self.layers}
+
+    def state_dict(self) -> dict:
+        layers = {
+            layer.name: {
+                "updates": layer.updates,
+                "finished": layer.finished,
+                "kept": layer.kept,
+                "gap": layer.gap,
+                "penalty": layer.penalty,
+            }
+            for layer in self.layers
+        }
+        return {
+            "step": self._step,
+            "finished_at": self._finished_at,
+            "layers": layers,
+            "l1_picks": self._l1_picks,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        self._step, self._finished_at = state["step"], state["finished_at"]
+        self._l1_picks = state["l1_picks"]
+        for layer in self.layers:
+            for key, value in state["layers"][layer.name].items():
+                setattr(layer, key, value)
+
+
+class GReg1(GReg):
+    """λ grows on a set that L1 picks before the first step.
+
+    Source: paper, section 3.2, Algorithm 1.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        for layer in self.layers:
+            layer.kept = self._l1_picks[layer.name]
+
+    def _grow(self, layer: RegularizedLayer, step: int) -> None:
+        self._set_penalty(layer)
+        layer.average_gap(groups.gap(layer.scores(), layer.kept))
+
+    def _wide(self, gaps: list[float]) -> list[bool]:
+        """All layers end together, when every gap is wide."""
+        return [bool(gaps) and min(gaps) >= self.schedule.gap_limit] * len(gaps)
+
+
+class GReg2(GReg):
+    """λ grows on every group until curvature has told them apart; then the lowest are picked and pushed on.
+
+    Source: paper, section 3.3, Algorithm 2.
+    """
+
+    def _grow(self, layer: RegularizedLayer, step: int) -> None:
+        self._set_penalty(layer)
+        if layer.kept is None and layer.updates >= self.schedule.updates_to_pick:
+            self._pick(layer, step)
+        if layer.kept is not None:
+            layer.average_gap(groups.gap(layer.scores(), layer.kept))
+        elif self.kind != "weight":  # a would-be pick of millions of weights at every update would cost too much
+            scores = layer.scores()
+            layer.average_gap(groups.gap(scores, groups.keep(scores, layer.n_pruned)))
+
+    def _wide(self, gaps: list[float]) -> list[bool]:
+        return [gap >= self.schedule.gap_limit for gap in gaps]
+
+    def _settle(self, layer: RegularizedLayer, step: int) -> None:
+        if layer.kept is None:
+            self._pick(layer, step)
+
+    def _pick(self, layer: RegularizedLayer, step: int) -> None:
+        """Take the lowest of the weights as they are now, and say how far that is from L1's choice."""
+        layer.kept = groups.keep(layer.scores(), layer.n_pruned)
+        share = groups.overlap(layer.kept, self._l1_picks[layer.name])
+        log.info("step %d: %s picked; %.1f %% of the pick is L1's own", step, layer.name, 100 * share)

@@ -1,0 +1,80 @@
+"""The one mapping between a weight and its groups: filters, input channels, or single weights. Pure.
+
+A weight is (out, in, kh, kw) for a conv and (out, in) for a linear layer. A new kind of group is one line in
+``_GROUP_DIM`` (a group is a slice along that dimension; None: every weight is a group of its own).
+"""
+
+import torch
+from torch import Tensor
+
+_GROUP_DIM: dict[str, int | None] = {"filter": 0, "channel": 1, "weight": None}
+KINDS = tuple(_GROUP_DIM)
+PICKS = ("min", "max", "rand")
+
+
+def count(shape: tuple[int, ...], kind: str) -> int:
+    """Number of groups in a weight of `shape`."""
+    dim = _GROUP_DIM[kind]
+    return torch.Size(shape).numel() if dim is None else shape[dim]
+
+
+def scores(weight: Tensor, kind: str) -> Tensor:
+    """Mean |w| over each group, (groups,).
+
+    Source: paper, section 3.2, sorts by L1-norm; the mean, as in the original, is the same order within a layer.
+    """
+    dim = _GROUP_DIM[kind]
+    magnitude = weight.detach().abs()
+    if dim is None:
+        return magnitude.flatten()
+    return magnitude.mean(dim=[d for d in range(weight.ndim) if d != dim])
+
+
+def spread(values: Tensor, shape: tuple[int, ...], kind: str) -> Tensor:
+    """A value per group, (groups,), as a view that broadcasts to a weight of `shape`."""
+    dim = _GROUP_DIM[kind]
+    if dim is None:
+        return values.view(shape)
+    return values.view([-1 if d == dim else 1 for d in range(len(shape))])
+
+
+def keep(group_scores: Tensor, n_pruned: int, how: str = "min", generator: torch.Generator | None = None) -> Tensor:
+    """Mask of the groups that stay, (groups,) bool, `n_pruned` of them False.
+
+    Args:
+        how: which go: the lowest scores (``min``), the highest (``max``), or any (``rand``, by `generator`).
+
+    Raises:
+        ValueError: `how` is none of ``PICKS``.
+    """
+    if how not in PICKS:
+        raise ValueError(f"cannot pick groups by '{how}'; choose from {', '.join(PICKS)}")
+    if n_pruned == 0:
+        return torch.ones_like(group_scores, dtype=torch.bool)
+    if how == "rand":
+        kept = torch.ones_like(group_scores, dtype=torch.bool)
+        kept[torch.randperm(len(group_scores), generator=generator)[:n_pruned].to(kept.device)] = False
+        return kept
+    # A threshold is found in linear time: no sort of millions of weights. Of equals at it the first go, so
+    # that every device picks the same.
+    order = -group_scores if how == "max" else group_scores
+    threshold = order.kthvalue(n_pruned).values
+    below, ties = order < threshold, order == threshold
+    return ~(below | (ties & (ties.cumsum(0) <= n_pruned - below.sum())))
+
+
+def gap(group_scores: Tensor, kept: Tensor) -> Tensor:
+    """Mean score of the kept groups / mean score of the pruned groups, a scalar tensor.
+
+    Pruned groups that are exactly zero count as the smallest normal number, so that the gap stays finite.
+    """
+    n_kept = kept.sum()
+    kept_mean = (group_scores * kept).sum() / n_kept
+    pruned_mean = (group_scores * ~kept).sum() / (len(kept) - n_kept)
+    return kept_mean / pruned_mean.clamp_min(torch.finfo(group_scores.dtype).tiny)
+
+
+def overlap(kept_a: Tensor, kept_b: Tensor) -> float:
+    """Share of the groups pruned in `kept_a` that are pruned in `kept_b` too; 1.0 where none is."""
+    pruned = (~kept_a).sum().item()
+    return (~kept_a & ~kept_b).sum().item() / pruned if pruned else 1.0

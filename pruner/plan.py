@@ -1,0 +1,174 @@
+"""From flags to how many groups each layer loses, in exact decimals. Pure."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+
+from model.layers import Layer, is_residual
+
+from . import groups
+
+Ratios = tuple[Decimal, ...] | Mapping[int, Decimal]  # one per stage, or layer index -> ratio
+
+_RANGE = re.compile(r"(\d+)(?:-(\d+))?:(.+)")
+LARGEST_INDEX = 9999  # no network has as many layers; a range must not fill the memory
+
+
+@dataclass(frozen=True)
+class PlannedLayer:
+    """One layer and the number of its groups that go."""
+
+    layer: Layer
+    groups: int
+    pruned: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is removed: ``kind`` of group and, per layer in the network's order, how many."""
+
+    kind: str
+    layers: tuple[PlannedLayer, ...]
+
+    @property
+    def pruned(self) -> dict[str, int]:
+        """Layer name -> number of groups that go, for the layers that lose any."""
+        return {p.layer.name: p.pruned for p in self.layers if p.pruned}
+
+
+def parse_ratio(text: str) -> Decimal:
+    """A pruning ratio, 0 to 1, exactly as typed.
+
+    Raises:
+        ValueError: names `text`.
+    """
+    try:
+        ratio = Decimal(text.strip())
+    except InvalidOperation:
+        ratio = Decimal("NaN")
+    # Fifty decimals are enough for anyone; 1e-999999999 would be a number of a billion digits.
+    if not (ratio.is_finite() and 0 <= ratio <= 1 and ratio.as_tuple().exponent >= -50):
+        raise ValueError(f"'{text.strip()}' is not a ratio from 0 to 1")
+    return ratio
+
+
+def parse_stage_pr(text: str) -> Ratios:
+    """``[0,0.75,0.32,0]``, a ratio per stage, or ``[0-4:0.5, 7:0.2]``, ratios of layers by index.
+
+    Raises:
+        ValueError: names the part that cannot be read.
+    """
+    entries = _entries(text)
+    if not any(":" in entry for entry in entries):
+        return tuple(parse_ratio(entry) for entry in entries)
+    ratios: dict[int, Decimal] = {}
+    for entry in entries:
+        match = _RANGE.fullmatch(entry)
+        if not match:
+            raise ValueError(f"'{entry}' is not of the form 0-4:0.5 or 7:0.2")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first or last > LARGEST_INDEX:
+            raise ValueError(f"'{entry}' is not a range of layers")
+        for index in range(first, last + 1):
+            if index in ratios:
+                raise ValueError(f"'{entry}' names layer {index} a second time")
+            ratios[index] = parse_ratio(match[3])
+    return ratios
+
+
+def parse_skip_layers(text: str) -> tuple[str, ...]:
+    """``[1.0,2.3]``: addresses, or beginnings of addresses that end at a dot.
+
+    Raises:
+        ValueError: names the part that is no address.
+    """
+    entries = _entries(text) if text.strip() not in ("", "[]") else []
+    for entry in entries:
+        if not re.fullmatch(r"[0-9]+(\.[0-9]+){0,2}", entry):
+            raise ValueError(f"'{entry}' is not a layer's address, such as 2.3.0, 2.3 or 7")
+    return tuple(entries)
+
+
+def _entries(text: str) -> list[str]:
+    inner = text.strip()
+    if inner[:1] + inner[-1:] not in ("[]", "{}"):
+        raise ValueError(f"'{text}' is not a list in brackets, such as [0,0.5,0.5,0.5,0]")
+    return [entry.strip() for entry in inner[1:-1].split(",")]
+
+
+def number_pruned(ratio: Decimal, n_groups: int) -> int:
+    """min(ceil(r·n), n − 1), and 0 for r = 0. Exact: 0.14 of 100 is 14.
+
+    Source: the original; the paper's section 4 gives ratios only. One group always stays.
+    """
+    return min(math.ceil(Fraction(ratio) * n_groups), n_groups - 1)
+
+
+def make_plan(layers: list[Layer], stage_pr: str, skip_layers: str, kind: str) -> Plan:
+    """The plan that `stage_pr` and `skip_layers` ask for.
+
+    Raises:
+        ValueError: the flags do not fit the network; names the entry or the layer.
+    """
+    try:
+        ratios = parse_stage_pr(stage_pr)
+    except ValueError as error:
+        raise ValueError(f"--stage_pr {stage_pr}: {error}") from None
+    try:
+        skipped = parse_skip_layers(skip_layers)
+    except ValueError as error:
+        raise ValueError(f"--skip_layers {skip_layers}: {error}") from None
+
+    by_entry = _by_stage(layers, ratios) if is_residual(layers) else _by_index(layers, ratios)
+    skip = _skipped(layers, skipped, kind)
+    planned = []
+    for layer in layers:
+        ratio = Decimal(0) if layer.address in skip else by_entry.get(layer.entry, Decimal(0))
+        if kind != "weight" and kind not in layer.prunable:
+            if ratio and not layer.in_block:
+                raise ValueError(
+                    f"--stage_pr: {kind}s of layer {layer.address} ({layer.name}) cannot be pruned; give it ratio 0"
+                )
+            ratio = Decimal(0)
+        n_groups = groups.count(layer.shape, kind)
+        planned.append(PlannedLayer(layer, n_groups, number_pruned(ratio, n_groups)))
+    return Plan(kind, tuple(planned))
+
+
+def keep_all(layers: list[Layer], kind: str) -> Plan:
+    """The plan that removes nothing."""
+    return Plan(kind, tuple(PlannedLayer(layer, groups.count(layer.shape, kind), 0) for layer in layers))
+
+
+def _by_stage(layers: list[Layer], ratios: Ratios) -> Mapping[int, Decimal]:
+    stages = layers[-1].entry + 1
+    if isinstance(ratios, Mapping):
+        raise ValueError(f"--stage_pr: this network has stages; give it a list of {stages} ratios, stem to classifier")
+    if len(ratios) != stages:
+        raise ValueError(f"--stage_pr: {len(ratios)} ratios for {stages} stages (stem, blocks, classifier)")
+    return dict(enumerate(ratios))
+
+
+def _by_index(layers: list[Layer], ratios: Ratios) -> Mapping[int, Decimal]:
+    if not isinstance(ratios, Mapping):
+        raise ValueError("--stage_pr: this network has no stages; name layers by index, such as [1-15:0.7]")
+    for index, ratio in ratios.items():
+        if index >= len(layers) and ratio:
+            raise ValueError(f"--stage_pr: there is no layer {index}, the last is {len(layers) - 1}")
+    return ratios
+
+
+def _skipped(layers: list[Layer], entries: tuple[str, ...], kind: str) -> set[str]:
+    """Addresses of the layers that `entries` name, each at a dot boundary: 1.1 names 1.1.0 but not 1.10.0."""
+    if entries and kind == "weight" and is_residual(layers):
+        raise ValueError("--skip_layers does not go with --wg weight in a residual net; give the stage ratio 0")
+    named: set[str] = set()
+    for entry in entries:
+        found = {layer.address for layer in layers if f"{layer.address}.".startswith(f"{entry}.")}
+        if not found:
+            raise ValueError(f"--skip_layers: no layer's address begins with {entry}")
+        named |= found
+    return named

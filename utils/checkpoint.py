@@ -1,0 +1,96 @@
+"""Checkpoints: plain dicts of tensors and plain values, safe to load, never half written."""
+
+import glob
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+VERSION = 1
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Write beside `path`, then rename over it, so that a killed run leaves the old file or the new one."""
+    beside = path.with_name(path.name + ".part")
+    with open(beside, "wb") as file:
+        torch.save({"version": VERSION, **content}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
+def random_state() -> dict[str, Any]:
+    """State of the generators that dropout and initialisation draw from."""
+    return {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+
+
+def find_one(pattern: str) -> Path:
+    """The one file that `pattern` names.
+
+    Raises:
+        ValueError: it names none or several.
+    """
+    if Path(pattern).is_file():
+        return Path(pattern)
+    found = sorted(glob.glob(os.path.expanduser(pattern)))
+    files = [name for name in found if Path(name).is_file()]
+    if not files:
+        raise ValueError(f"no file {pattern}")
+    if len(files) > 1:
+        raise ValueError(f"{pattern} matches {len(files)} files, not one: {', '.join(files)}")
+    return Path(files[0])
+
+
+def read(path: Path) -> dict[str, Any]:
+    """One of our checkpoints, or ``{"model": state dict}`` of another tool's file of weights.
+
+    Raises:
+        ValueError: the file cannot be read, or holds more than tensors and plain values.
+    """
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError(f"{path} holds pickled code, not only weights; it is not read") from None
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds a {type(found).__name__}, not weights")
+    if "version" in found and "options" in found:
+        return found
+    state = next((found[key] for key in ("state_dict", "model") if isinstance(found.get(key), dict)), found)
+    tensors = {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise ValueError(f"{path} holds no weights")
+    return {"model": tensors}
+
+
+def is_pruned(saved: dict[str, Any]) -> bool:
+    return bool(saved.get("kept") or saved.get("masks"))
+
+
+def fill(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Load `state` into `model`.
+
+    Raises:
+        ValueError: the keys or shapes do not fit; names them.
+    """
+    own = model.state_dict()
+    # Files from before batch-norm counted its batches lack the counts, and nothing depends on them.
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in own]
+    reshaped = [
+        f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    wrong = [
+        f"{what} {', '.join(keys[:4])}{f' and {len(keys) - 4} more' if len(keys) > 4 else ''}"
+        for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
+        if keys
+    ]
+    if wrong:
+        raise ValueError(f"{source} does not fit the network: {'; '.join(wrong)}")
+    model.load_state_dict(state, strict=False)

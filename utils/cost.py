@@ -1,0 +1,71 @@
+"""What a network costs: parameters and FLOPs of its conv and linear layers, for one image."""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from pruner import Plan, cut
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Attributes:
+    params: conv and linear weights and biases; not batch-norm's.
+    params_with_bn: every parameter; the paper's sparsity columns count so.
+    flops: 2 per multiply-add of conv and linear layers.
+    widths: out-channels of the convs in order, shortcuts left out.
+    """
+
+    params: int
+    params_with_bn: int
+    flops: int
+    widths: tuple[int, ...]
+
+
+def cost_of(model: nn.Module, channels: int, size: int) -> Cost:
+    """The cost of one image of `channels` × `size` × `size`; the model's state is left as it was."""
+    counted = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    widths = tuple(
+        module.out_channels
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d) and "downsample" not in name
+    )
+    training = model.training
+    model.eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(example(model, channels, size))
+    model.train(training)
+    return Cost(
+        params=sum(p.numel() for m in counted for p in m.parameters(recurse=False)),
+        params_with_bn=sum(p.numel() for p in model.parameters()),
+        flops=counter.get_total_flops(),
+        widths=widths,
+    )
+
+
+def cost_after(model: nn.Module, plan: Plan, channels: int, size: int) -> Cost:
+    """The cost once `plan` is carried out; which groups go makes no difference to it.
+
+    Args:
+        model: may be on the meta device, where all this takes no time and no memory.
+    """
+    smaller = copy.deepcopy(model)
+    if plan.kind != "weight":
+        cut(smaller, _first_ones(plan), plan.kind, example(smaller, channels, size))
+    return cost_of(smaller, channels, size)
+
+
+def _first_ones(plan: Plan) -> dict[str, torch.Tensor]:
+    kept = {}
+    for planned in plan.layers:
+        if planned.pruned:
+            kept[planned.layer.name] = torch.arange(planned.groups) >= planned.pruned
+    return kept
+
+
+def example(model: nn.Module, channels: int, size: int) -> torch.Tensor:
+    """One image of zeros where the model is, to trace it with."""
+    return torch.zeros(1, channels, size, size, device=next(model.parameters()).device)

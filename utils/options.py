@@ -1,0 +1,299 @@
+"""Flags: one frozen ``Options``, from defaults, files and the command line.
+
+Each field below is one flag: its default, parser and help stand together, and everything else (``--help``, the
+keys of ``--config``, ``log/params.yaml``) follows from them.
+"""
+
+import argparse
+import re
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from data import DATASETS
+from model import SMALL
+from pruner import PRUNERS
+from pruner.groups import KINDS, PICKS
+from pruner.plan import parse_skip_layers, parse_stage_pr
+from utils.parsers import arch, boolean, checked, decimal, integer, interval, method, number, one_of
+from utils.schedule import parse_lr_schedule
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+class _NotYet(argparse.Action):
+    def __call__(self, parser, namespace, values, option_string=None) -> NoReturn:
+        raise ValueError(f"{option_string} is not available yet")
+
+
+class _OneFile(argparse.Action):
+    """A pattern that the shell has expanded."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        if len(values) > 1:
+            raise ValueError(f"{option_string} matches {len(values)} files, not one: {', '.join(values)}")
+        setattr(namespace, self.dest, values[0])
+
+
+def flag(default: Any, parse: Callable[[str], Any], help: str, *aliases: str, **more: Any) -> Any:
+    """A field that is a flag, ``--<name>``.
+
+    Args:
+        aliases: other spellings, short ones too.
+        more: ``metavar``, or ``section``, the heading in ``--help`` that begins with this flag.
+    """
+    meta = {"parse": parse, "help": help, "aliases": aliases, **more}
+    return field(metadata=meta) if default is MISSING else field(default=default, metadata=meta)
+
+
+def switch(help: str, *aliases: str, **more: Any) -> Any:
+    return flag(False, boolean, help, *aliases, **more)
+
+
+GREG = "Growing regularization (GReg-1, GReg-2)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Every setting of a run. Text that a parser understands is kept as text, so that it prints as typed."""
+
+    method: str = flag(
+        "none", method, f"pruning method: {', '.join(PRUNERS)}; '' is none, plain training", section="What to do"
+    )
+    plan: str | None = flag(
+        None,
+        one_of("text", "json"),
+        "print what would happen and stop; --plan=json for programs",
+        metavar="text|json",
+        argparse={"nargs": "?", "const": "text"},
+    )
+    evaluate: bool = switch("print accuracy and costs of --base_model_path and stop", "-e")
+
+    arch: str = flag(
+        "resnet18",
+        arch,
+        f"{', '.join(SMALL)} for images up to 64 px; torchvision's for larger ones",
+        "-a",
+        section="Network and data",
+    )
+    dataset: str = flag(MISSING, one_of(*DATASETS), f"one of {', '.join(DATASETS)} (required)")
+    data_path: str = flag("./data", str, "where data sets are; for npz and folder, the folder itself")
+    base_model_path: str | None = flag(
+        None,
+        str,
+        "weights to start from: a path, or a pattern that matches one file",
+        metavar="FILE",
+        argparse={"nargs": "+", "action": _OneFile},
+    )
+    allow_untrained: bool = switch("prune a network that nobody trained")
+
+    wg: str = flag(
+        "filter", one_of(*KINDS), f"weight group, what is pruned as one: {', '.join(KINDS)}", section="Pruning"
+    )
+    stage_pr: str = flag(
+        "",
+        checked(lambda text: text and parse_stage_pr(text)),
+        "pruning ratios: [0,0.5,0.5,0] by stage, or [0-4:0.5, 7:0.2] by layer",
+    )
+    skip_layers: str = flag(
+        "", checked(lambda text: text and parse_skip_layers(text)), "layers to leave alone, e.g. [1.0,2.3]"
+    )
+    pick_pruned: str = flag("min", one_of(*PICKS), "which groups L1 and GReg-1 pick, by magnitude")
+    expect_speedup: float | None = flag(
+        None, number(0, above=True), "stop with exit code 2 if the plan misses this by over 1 %%", metavar="X"
+    )
+
+    batch_size_prune: int = flag(64, integer(1), "batch size of the prune phase", section=GREG)
+    lr_prune: float = flag(0.001, number(0), "learning rate of the prune phase")
+    update_reg_interval: int = flag(5, integer(1), "K_u, steps between two updates of the penalty λ")
+    stabilize_reg_interval: int = flag(40000, integer(0), "K_s, steps with λ frozen before the cut")
+    reg_upper_limit: Decimal = flag(Decimal("1.0"), decimal(0), "τ, ceiling of λ")
+    reg_upper_limit_pick: Decimal = flag(Decimal("0.01"), decimal(0), "τ', λ at which GReg-2 picks")
+    reg_granularity_prune: Decimal = flag(Decimal("1e-4"), decimal(0, above=True), "δ, growth of λ per update")
+    reg_granularity_pick: Decimal = flag(
+        Decimal("1e-5"), decimal(0, above=True), "δ', growth per update while GReg-2 picks"
+    )
+    reg_granularity_recover: Decimal = flag(Decimal("-1e-4"), decimal(None), "λ of what GReg-2 keeps, after its pick")
+    mag_ratio_limit: float = flag(1000.0, number(0, above=True), "gap between kept and pruned that ends a layer early")
+    block_loss_grad: bool = switch("in the prune phase, only the penalty moves the pruned network's weights")
+
+    epochs: int = flag(90, integer(0), "epochs of fine-tuning", section="Training and fine-tuning")
+    batch_size: int = flag(256, integer(1), "batch size of fine-tuning", "-b", "--batch-size")
+    lr_ft: str | None = flag(
+        None,
+        checked(parse_lr_schedule),
+        "learning rates by epoch (default: 0:0.01,30:0.001,60:0.0001,75:0.00001; without a method, "
+        "--lr divided by 10 every 30 epochs)",
+        metavar="EPOCH:LR,...",
+    )
+    lr: float = flag(0.1, number(0), "learning rate of plain training, and of Adam for lenet*", "--learning-rate")
+    momentum: float = flag(0.9, number(0), "of SGD")
+    wd: float = flag(1e-4, number(0), "weight decay γ", "--weight-decay", "--weight_decay")
+    last_n_epoch: int = flag(5, integer(1), "report mean and deviation of the last N epochs' accuracy", metavar="N")
+
+    seed: int | None = flag(None, integer(0), "of everything random (default: drawn, and logged)", section="Running")
+    device: str = flag("auto", one_of("auto", "cpu", "cuda"), "auto: the GPU if there is one")
+    workers: int = flag(4, integer(0), "processes that read image files", "-j")
+
+    project_name: str = flag(
+        "", str, "name of the run's directory, Experiments/<name>_… (default: method, net, data)", section="Output"
+    )
+    screen_print: bool = switch("every line of the log on the screen, too")
+    note: str = flag("", str, "a remark for the log")
+    debug: bool = switch("write to Debug_Dir/ instead of Experiments/")
+    print_interval: int = flag(100, integer(1), "steps of the prune phase between two lines of progress")
+    test_interval: int = flag(2000, integer(1), "steps of the prune phase between two tests")
+    print_freq: int = flag(
+        100, integer(1), "batches of fine-tuning between two lines of progress", "-p", "--print-freq"
+    )
+    save_interval: str = flag(
+        "2000", interval, "how often a checkpoint is written: 500 steps, or 10m minutes", metavar="N|Nm"
+    )
+
+
+# Flags of the original program and of the plan for this one that nothing answers to yet, with a value or without.
+NOT_YET_VALUE = (
+    "amp", "cuda_graph", "resume_path", "start-epoch", "world-size", "rank", "dist-url", "dist-backend",
+    "base_pr_model", "inherit_pruned", "reinit", "directly_ft_weights", "params_json", "model_noise_std",
+    "model_noise_num", "check_jsv_loop", "plot_interval", "gpu",
+)  # fmt: skip
+NOT_YET_SWITCH = (
+    "channels_last", "no-channels_last", "compile", "multiprocessing-distributed", "pretrained", "not_use_bn",
+    "save_init_model", "save_mag_reg_log", "save_order_log", "ft_in_oracle_pruning", "trust_checkpoint",
+)  # fmt: skip
+
+
+def by_section() -> dict[str, list[Field]]:
+    """The flags under their headings, in order."""
+    sections: dict[str, list[Field]] = {}
+    for f in fields(Options):
+        heading = f.metadata.get("section") or next(reversed(sections))
+        sections.setdefault(heading, []).append(f)
+    return sections
+
+
+_METAVARS = {int: "N", int | None: "N", float: "X", Decimal: "X"}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line: every field of ``Options``, grouped; values stay text until all sources are merged."""
+    parser = _Parser(
+        prog="main.py",
+        usage="main.py --dataset NAME [--method NAME] [--stage_pr RATIOS] [flags]",
+        description="Prune a trained network by growing regularization (GReg-1, GReg-2) or at one shot (L1), "
+        "and fine-tune it.",
+        argument_default=argparse.SUPPRESS,
+    )
+    for heading, flags in by_section().items():
+        group = parser.add_argument_group(heading)
+        for f in flags:
+            meta = f.metadata
+            names = sorted((f"--{f.name}", *meta["aliases"]), key=len)
+            how: dict[str, Any] = {"dest": f.name, "help": meta["help"] + _default_text(f)}
+            if meta["parse"] is boolean:
+                how |= {"action": "store_const", "const": "true"}
+            else:
+                how["metavar"] = meta.get("metavar") or _METAVARS.get(f.type, f.name.split("_")[-1].upper())
+            how |= meta.get("argparse", {})
+            group.add_argument(*names, **how)
+    parser.add_argument("--config", metavar="FILE", help="defaults for all of these, in YAML; the command line wins")
+    for name in NOT_YET_VALUE:
+        parser.add_argument(f"--{name}", action=_NotYet, help=argparse.SUPPRESS)
+    for name in NOT_YET_SWITCH:
+        parser.add_argument(f"--{name}", action=_NotYet, nargs=0, help=argparse.SUPPRESS)
+    return parser
+
+
+def _default_text(f: Field) -> str:
+    shown = f.default is not MISSING and f.default not in (None, "", False)
+    return f" (default: {f.default})" if shown else ""
+
+
+def parse(argv: Sequence[str]) -> tuple[Options, list[str]]:
+    """Options from the command line, over ``--config``, over defaults; and notices on what was typed in vain.
+
+    Raises:
+        ValueError: an unknown flag or key, a wrong type, an impossible value; names it.
+    """
+    typed = vars(build_parser().parse_args(_words(argv)))
+    given = _read_file(typed.pop("config")) if "config" in typed else {}
+    given |= typed
+    values = {}
+    for f in fields(Options):
+        if f.name in given and given[f.name] is not None:
+            try:
+                values[f.name] = f.metadata["parse"](given[f.name])
+            except ValueError as error:
+                raise ValueError(f"--{f.name}: {error}") from None
+        elif f.default is MISSING:
+            raise ValueError(f"--{f.name} is required: {f.metadata['help'].removesuffix(' (required)')}")
+    if values.get("seed") is None:
+        values["seed"] = secrets.randbelow(2**31)
+    options = Options(**values)
+    return options, _notices(options, set(values) & set(given))
+
+
+def _words(argv: Sequence[str]) -> list[str]:
+    """Words as meant: a list that blanks have split is one (``--stage_pr [0, 0.5, 0]``), and -1e-4 is no flag."""
+    words: list[str] = []
+    for word in argv:
+        last = words[-1] if words else ""
+        value = last.partition("=")[2] if last.startswith("--") else last
+        if value.startswith("[") and "]" not in value:
+            words[-1] += word
+        elif re.fullmatch(r"-[0-9.]+(e[-+]?[0-9]+)?", word, re.IGNORECASE) and last.startswith("--"):
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
+
+
+def _read_file(path: str) -> dict[str, str]:
+    """Settings of a YAML (or JSON) file, as the text one would type."""
+    try:
+        found = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise ValueError(f"--config {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"--config {path}: not a YAML file: {' '.join(str(error).split())}") from None
+    if not isinstance(found, dict | None):
+        raise ValueError(f"--config {path}: not a list of 'key: value'")
+    known = {f.name for f in fields(Options)}
+    for key in found or {}:
+        if key not in known:
+            raise ValueError(f"--config {path}: unknown key '{key}'")
+    return {key: _as_typed(value) for key, value in (found or {}).items() if value is not None}
+
+
+def _as_typed(value: Any) -> str:
+    """A YAML value as a word of the command line: lists in brackets, mappings as 0:0.1,30:0.01."""
+    if isinstance(value, list):
+        return f"[{','.join(_as_typed(item).strip('{}') for item in value)}]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{_as_typed(k)}:{_as_typed(v)}" for k, v in value.items()) + "}"
+    return str(value)
+
+
+def _notices(options: Options, typed: set[str]) -> list[str]:
+    """What was given but has no effect on this run."""
+    idle = []
+    if not options.method.startswith("GReg"):
+        idle = [f.name for f in by_section()[GREG] if f.name in typed]
+    if "pick_pruned" in typed and options.method in ("none", "GReg-2"):
+        idle.append("pick_pruned")
+    if options.method == "none":
+        idle += [name for name in ("stage_pr", "skip_layers", "wg", "expect_speedup") if name in typed]
+    return [f"--{name} has no effect under --method {options.method}" for name in idle]
+
+
+def to_plain(options: Options) -> dict[str, Any]:
+    """Options as plain values: what ``log/params.yaml`` and checkpoints hold, and ``--config`` reads back."""
+    return {key: str(value) if isinstance(value, Decimal) else value for key, value in asdict(options).items()}

@@ -1,0 +1,94 @@
+"""Text of a flag or a configuration file -> its value, or ValueError with what is wrong."""
+
+import math
+from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from model import LARGE, SMALL
+from pruner import PRUNERS
+
+
+def integer(low: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise ValueError(f"'{text}' is not a whole number") from None
+        if not low <= value < 2**63:
+            raise ValueError(f"{value} is not a whole number from {low}")
+        return value
+
+    return parse
+
+
+def number(low: float, *, above: bool = False) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise ValueError(f"'{text}' is not a number") from None
+        if not math.isfinite(value) or value < low or (above and value == low):
+            raise ValueError(f"{text} is not a number {'above' if above else 'from'} {low:g}")
+        return value
+
+    return parse
+
+
+def decimal(low: float | None, *, above: bool = False) -> Callable[[str], Decimal]:
+    """A number kept exactly as typed."""
+
+    def parse(text: str) -> Decimal:
+        try:
+            value = Decimal(text)
+        except InvalidOperation:
+            raise ValueError(f"'{text}' is not a number") from None
+        # The bounds on the exponent keep counts of updates within what a machine can count.
+        if not value.is_finite() or abs(value.adjusted()) > 30 or value.as_tuple().exponent < -50:
+            raise ValueError(f"'{text}' is not a number that can be used")
+        if low is not None and (value < low or (above and value == low)):
+            raise ValueError(f"{text} is not a number {'above' if above else 'from'} {low:g}")
+        return value
+
+    return parse
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"'{text}' is none of {', '.join(choices)}")
+        return text
+
+    return parse
+
+
+def method(text: str) -> str:
+    return one_of(*PRUNERS)(text or "none")
+
+
+def arch(text: str) -> str:
+    if text not in SMALL and text not in LARGE:
+        raise ValueError(f"no network '{text}'; choose from {', '.join(SMALL)}, or torchvision's, e.g. resnet18")
+    return text
+
+
+def checked(parse: Callable[[str], Any]) -> Callable[[str], str]:
+    """Text that `parse` understands, kept as text."""
+
+    def check(text: str) -> str:
+        parse(text)
+        return text
+
+    return check
+
+
+def interval(text: str) -> str:
+    """``500``: steps; ``10m``: minutes."""
+    number(0, above=True)(text[:-1]) if text.endswith("m") else integer(1)(text)
+    return text
+
+
+def boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError(f"'{text}' is neither true nor false")
+    return text.lower() == "true"

@@ -1,0 +1,87 @@
+"""``log/report.json``: what was done and what came of it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from data import DataSpec
+from utils.options import Options
+from utils.planning import Planned
+from utils.training import FineTuned, Tally
+
+
+@dataclass
+class Around:
+    """Test accuracy, percent, at the stations before fine-tuning; None where nothing was there to measure.
+
+    ``…_bn``: with batch-norm statistics re-estimated on a copy.
+    """
+
+    acc1_base: float | None = None
+    acc1_before_cut: float | None = None
+    acc1_before_cut_bn: float | None = None
+    acc1_after_cut: float | None = None
+    acc1_after_cut_bn: float | None = None
+    gap: dict[str, float] = field(default_factory=dict)
+
+
+def report_of(
+    options: Options,
+    spec: DataSpec,
+    planned: Planned,
+    around: Around,
+    tuned: FineTuned,
+    tally: Tally,
+    base: str | None,
+    device: torch.device,
+    run_dir: str,
+) -> dict[str, Any]:
+    """Everything a table of results would ask for, as plain values.
+
+    Args:
+        base: where the starting weights came from; None if nobody had trained them.
+    """
+    values = planned.values
+    last_n = tuned.last_epochs(options.last_n_epoch)
+    sparsity = {key: values[key] for key in ("sparsity", "pruned_weights", "prunable_weights") if key in values}
+    return {
+        "method": options.method,
+        "arch": options.arch,
+        "dataset": options.dataset,
+        "data_name": spec.name,
+        "wg": options.wg,
+        "stage_pr": options.stage_pr,
+        "seed": options.seed,
+        "base_model": base,
+        "pruned": planned.plan.pruned,
+        "params_before": planned.before.params,
+        "params_after": planned.after.params,
+        "params_with_bn_before": planned.before.params_with_bn,
+        "params_with_bn_after": planned.after.params_with_bn,
+        "flops_before": planned.before.flops,
+        "flops_after": planned.after.flops,
+        "speedup": values["speedup"],
+        "compression": values["compression"],
+        **sparsity,
+        "acc1_base": around.acc1_base,
+        "acc1_before_cut": around.acc1_before_cut,
+        "acc1_before_cut_bn": around.acc1_before_cut_bn,
+        "acc1_after_cut": around.acc1_after_cut,
+        "acc1_after_cut_bn": around.acc1_after_cut_bn,
+        "gap": around.gap,
+        "acc1_best": tuned.best,
+        "acc1_best_is": "the best epoch on the test set",
+        "best_epoch": tuned.best_epoch,
+        "acc1_last": tuned.last,
+        "acc1_last_epochs": last_n
+        and {"epochs": min(options.last_n_epoch, len(tuned.acc1)), "mean": last_n[0], "std": last_n[1]},
+        "acc5_best": tuned.acc5[tuned.best_epoch] if tuned.acc5 else None,
+        "acc5_last": tuned.acc5[-1] if tuned.acc5 else None,
+        "iterations": dict(tally.iterations),
+        "seconds": {phase: round(spent, 3) for phase, spent in tally.seconds.items()},
+        "images_per_second": {phase: round(rate, 1) for phase, rate in tally.images_per_second.items()},
+        "torch_version": torch.__version__,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "run_dir": run_dir,
+    }

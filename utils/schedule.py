@@ -1,0 +1,67 @@
+"""Learning rates by epoch. Pure."""
+
+import math
+
+
+def parse_lr_schedule(text: str) -> dict[int, float]:
+    """``0:0.1,100:0.01`` or ``{0:0.1, 100:0.01}`` -> epoch -> learning rate from then on, in order.
+
+    Raises:
+        ValueError: names the part that cannot be read.
+    """
+    inner = text.strip()
+    if inner[:1] + inner[-1:] == "{}":
+        inner = inner[1:-1]
+    rates: dict[int, float] = {}
+    for entry in inner.split(","):
+        epoch, _, rate = entry.partition(":")
+        try:
+            key, value = int(epoch), float(rate)
+        except ValueError:
+            raise ValueError(f"'{entry.strip()}' is not of the form epoch:rate, such as 30:0.001") from None
+        if key < 0 or not math.isfinite(value) or value < 0:
+            raise ValueError(f"'{entry.strip()}' is not an epoch and a rate from 0")
+        if key in rates:
+            raise ValueError(f"'{entry.strip()}' names epoch {key} a second time")
+        rates[key] = value
+    return dict(sorted(rates.items()))
+
+
+def lr_at(rates: dict[int, float], epoch: int) -> float:
+    """The rate of the last key up to `epoch`; before the first key, the first rate."""
+    begun = [rate for start, rate in rates.items() if start <= epoch]
+    return begun[-1] if begun else next(iter(rates.values()))
+
+
+def learning_rates(options) -> dict[int, float]:
+    """Of fine-tuning: ``--lr_ft``, or the default of the method and the network.
+
+    Source: the original's constants (the ImageNet schedule); plain training divides ``--lr`` by 10 every 30
+    epochs; LeNets fine-tune with Adam at ``--lr``.
+    """
+    if options.lr_ft:
+        return parse_lr_schedule(options.lr_ft)
+    if options.method == "none":
+        return {start: options.lr * 0.1 ** (start // 30) for start in range(0, max(options.epochs, 1), 30)}
+    if uses_adam(options):
+        return {0: options.lr}
+    return {0: 0.01, 30: 0.001, 60: 0.0001, 75: 0.00001}
+
+
+def uses_adam(options) -> bool:
+    """Whether fine-tuning is by Adam: the original's choice for LeNets."""
+    return options.arch.startswith("lenet")
+
+
+def schedule_notices(options) -> list[str]:
+    """What may surprise a reader of the log when fine-tuning begins."""
+    rates = learning_rates(options)
+    notices = []
+    late = [epoch for epoch in rates if epoch >= options.epochs > 0]
+    if late:
+        notices.append(f"learning rates from epoch {late[0]} on are never reached in {options.epochs} epochs")
+    if options.method.startswith("GReg") and options.epochs and lr_at(rates, 0) > options.lr_prune:
+        notices.append(
+            f"the learning rate goes up from {options.lr_prune:g} to {lr_at(rates, 0):g}: accuracy drops at first"
+        )
+    return notices

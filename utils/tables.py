@@ -1,0 +1,138 @@
+"""What a reader sees: the plan, the costs and the closing table."""
+
+from typing import Any
+
+from data import DataSpec, steps_per_epoch
+from pruner import Plan, Schedule
+from utils.cost import Cost
+from utils.options import Options
+
+COUNTED = "  counted: weights and biases of conv and linear layers; 2 FLOPs per multiply-add; one image"
+
+
+def plan_values(
+    options: Options, spec: DataSpec, plan: Plan, before: Cost, after: Cost, schedule: Schedule | None
+) -> dict[str, Any]:
+    """What would happen, as plain values: the object of ``--plan=json``."""
+    fine_tuning = None if spec.train_images is None else steps_per_epoch(spec.train_images, options.batch_size)
+    values = {
+        "method": options.method,
+        "arch": options.arch,
+        "dataset": options.dataset,
+        "wg": plan.kind,
+        "params0": before.params,
+        "flops0": before.flops,
+        "params1": after.params,
+        "flops1": after.flops,
+        "speedup": before.flops / after.flops,
+        "compression": before.params / after.params,
+        "widths": list(after.widths),
+        "picked_at": schedule.picked_at if schedule else None,
+        "stabilise_from": schedule.stabilise_from if schedule else None,
+        "cut_after_step": schedule.cut_after_step if schedule else None,
+        "iterations": {
+            "prune": schedule.cut_after_step + 1 if schedule else 0,
+            "finetune": None if fine_tuning is None else fine_tuning * options.epochs,
+        },
+        "layers": [
+            {"address": p.layer.address, "name": p.layer.name, "groups": p.groups, "pruned": p.pruned}
+            for p in plan.layers
+        ],
+    }
+    if plan.kind == "weight":
+        prunable = sum(p.groups for p in plan.layers)
+        pruned = sum(p.pruned for p in plan.layers)
+        values |= {"prunable_weights": prunable, "pruned_weights": pruned, "sparsity": pruned / prunable}
+    return values
+
+
+def plan_table(values: dict[str, Any], notes: list[str]) -> str:
+    """``plan_values`` for reading; layers that lose nothing are counted, not listed."""
+    kind = values["wg"]
+    losing = [layer for layer in values["layers"] if layer["pruned"]]
+    lines = [f"Plan: {values['method']}, {values['arch']} on {values['dataset']}, groups are {kind}s"]
+    if losing:
+        rows = [
+            (layer["address"], layer["name"], f"{layer['groups']:,}", f"{layer['pruned']:,}",
+             f"{layer['groups'] - layer['pruned']:,}")
+            for layer in losing
+        ]  # fmt: skip
+        lines += aligned([("layer", "module", f"{kind}s", "go", "stay"), *rows])
+    others = len(values["layers"]) - len(losing)
+    lines.append(f"  {others} {'other ' if losing else ''}layers keep all {kind}s")
+    lines += cost_lines(values)
+    if values["cut_after_step"] is not None:
+        pick = f"pick at step {values['picked_at']:,}, " if values["picked_at"] is not None else ""
+        lines.append(
+            f"  prune phase: {pick}λ grows to step {values['stabilise_from']:,}, cut after step "
+            f"{values['cut_after_step']:,} (sooner if gaps widen)"
+        )
+    steps = values["iterations"]["finetune"]
+    lines.append(f"  fine-tuning: {'unknown' if steps is None else f'{steps:,}'} steps")
+    return "\n".join(lines + [f"  note: {note}" for note in notes])
+
+
+def cost_lines(values: dict[str, Any]) -> list[str]:
+    """Costs before and after; what is counted is said."""
+    lines = [
+        f"  params {values['params0']:,} -> {values['params1']:,} (compression {values['compression']:.2f}x)   "
+        f"FLOPs {values['flops0']:,} -> {values['flops1']:,} (speedup {values['speedup']:.2f}x)",
+        COUNTED,
+    ]
+    if "sparsity" in values:
+        lines.append(
+            f"  sparsity {100 * values['sparsity']:.2f} % ({values['pruned_weights']:,} of "
+            f"{values['prunable_weights']:,} conv and linear weights)"
+        )
+    return lines
+
+
+def closing_table(report: dict[str, Any]) -> str:
+    """The end of a run on one screen."""
+
+    def percent(key: str) -> str:
+        return "-" if report.get(key) is None else f"{report[key]:.2f}"
+
+    pruned = bool(report["pruned"])
+    rows = [("accuracy on the test set, %", "raw", "re-estimated")]
+    if report["acc1_base"] is not None:
+        rows.append(("base", percent("acc1_base"), ""))
+    if pruned:
+        rows.append(("just before the cut", percent("acc1_before_cut"), percent("acc1_before_cut_bn")))
+        rows.append(("just after the cut", percent("acc1_after_cut"), percent("acc1_after_cut_bn")))
+    tuning = "fine-tuning" if pruned else "training"
+    if report["best_epoch"] is not None:
+        rows.append((f"{tuning}, best epoch ({report['best_epoch']}), chosen on the test set",
+                     percent("acc1_best"), ""))  # fmt: skip
+        rows.append((f"{tuning}, last epoch", percent("acc1_last"), ""))
+    lines = [f"{report['method']}, {report['arch']} on {report['data_name']}, seed {report['seed']}", *aligned(rows)]
+    lines += cost_lines({
+        "params0": report["params_before"], "params1": report["params_after"], "flops0": report["flops_before"],
+        "flops1": report["flops_after"], "compression": report["compression"], "speedup": report["speedup"],
+    } | {k: report[k] for k in ("sparsity", "pruned_weights", "prunable_weights") if k in report})  # fmt: skip
+    seconds = ", ".join(f"{phase} {spent:.1f}" for phase, spent in report["seconds"].items())
+    lines.append(f"  seconds: {seconds}")
+    lines.append(f"  files: {report['run_dir']}")
+    return "\n".join(lines)
+
+
+def evaluation_table(source: str, data_name: str, accuracy: dict[str, float], cost: Cost) -> str:
+    """``--evaluate``'s answer."""
+    shown = "  ".join(f"{key} {value:.2f}" for key, value in accuracy.items() if key != "loss")
+    return "\n".join(
+        [
+            f"{source} on the test images of {data_name}: {shown}  loss {accuracy['loss']:.4f}",
+            f"  params {cost.params:,} ({cost.params_with_bn:,} with batch-norm)   FLOPs {cost.flops:,}",
+            COUNTED,
+        ]
+    )
+
+
+def aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    """Columns side by side: the first to the left, the others to the right."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        cells = [first.ljust(widths[0])] + [cell.rjust(w) for cell, w in zip(others, widths[1:], strict=True)]
+        lines.append("  " + "  ".join(cells).rstrip())
+    return lines
