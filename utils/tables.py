@@ -1,5 +1,6 @@
 """What a reader sees: the plan, the costs and the closing table."""
 
+from collections.abc import Callable
 from typing import Any
 
 from data import DataSpec, steps_per_epoch
@@ -114,6 +115,47 @@ def closing_table(report: dict[str, Any]) -> str:
     lines.append(f"  seconds: {seconds}")
     lines.append(f"  files: {report['run_dir']}")
     return "\n".join(lines)
+
+
+def results_table(reports: list[dict[str, Any]]) -> str:
+    """Runs side by side, in order of the time they took their names from; one line per figure."""
+    reports = sorted(reports, key=lambda report: report["run_dir"][-15:])
+
+    def row(title: str, show: Callable[[dict[str, Any]], str | None]) -> tuple[str, ...]:
+        return (title, *(show(report) or "-" for report in reports))
+
+    def percent(key: str) -> Callable[[dict[str, Any]], str | None]:
+        return lambda report: None if report[key] is None else f"{report[key]:.2f}"
+
+    rows = [
+        row("", lambda r: r["method"] if r["pruned"] else "base"),
+        row("base accuracy, %", percent("acc1_base")),
+        row("just before the cut", percent("acc1_before_cut")),
+        row("just after the cut", percent("acc1_after_cut")),
+        row("before, batch-norm re-estimated", percent("acc1_before_cut_bn")),
+        row("after, batch-norm re-estimated", percent("acc1_after_cut_bn")),
+        row("best epoch (on the test set)", percent("acc1_best")),
+        row("last epoch", percent("acc1_last")),
+        row("params", lambda r: f"{r['params_after']:,}"),
+        row("FLOPs", lambda r: f"{r['flops_after']:,}"),
+        row("speedup", lambda r: f"{r['speedup']:.2f}x"),
+        row(
+            "steps: prune phase", lambda r: f"{r['iterations'].get('update', 0) + r['iterations'].get('stabilise', 0)}"
+        ),
+        row("steps: training", lambda r: f"{r['iterations'].get('finetune', 0)}"),
+        row("seconds: prune phase", lambda r: _seconds(r, "update", "stabilise")),
+        row("seconds: cut and re-estimates", lambda r: _seconds(r, "cut") if r["pruned"] else None),
+        row("seconds: training", lambda r: _seconds(r, "finetune")),
+    ]
+    first = reports[0]
+    heading = f"{first['arch']} on {first['data_name']}, seed {first['seed']}, {first['device']}, torch {first['torch_version']}"
+    files = [f"  {'base' if not r['pruned'] else r['method']}: {r['run_dir']}" for r in reports]
+    return "\n".join([heading, *aligned(rows), COUNTED, "files:", *files])
+
+
+def _seconds(report: dict[str, Any], *phases: str) -> str | None:
+    spent = sum(report["seconds"].get(phase, 0) for phase in phases)
+    return f"{spent:.1f}" if spent else None
 
 
 def evaluation_table(source: str, data_name: str, accuracy: dict[str, float], cost: Cost) -> str:
