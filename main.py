@@ -4,21 +4,24 @@
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor, nn
 
 from data import Data, DataSpec, build_loaders, describe
-from pruner import Masks, build_pruner, cut
+from model import reinitialise
+from pruner import Masks, Pruner, Setting, build_pruner, cut
 from utils.cost import cost_of, example
-from utils.device import device_of
+from utils.device import device_notices, device_of
 from utils.figures import norms_figure
-from utils.history import History
+from utils.history import History, OrderLog
 from utils.network import Start, family_notice, starting_network
 from utils.options import Options, parse
 from utils.planning import Planned, plan_notes, plan_run, refuse_untrained
+from utils.probes import jacobian_singular_values, noisy_ensemble_acc1
 from utils.report import Around, report_of
-from utils.run import RunDir, close_log, open_log, say
+from utils.run import RunDir, Unrecorded, close_log, open_log
 from utils.schedule import schedule_notices
 from utils.tables import closing_table, evaluation_table, plan_table
 from utils.training import Diverged, Tally, evaluate, fine_tune, prune_phase, reestimated_acc1
@@ -57,9 +60,9 @@ def prepare(argv: Sequence[str]) -> tuple[Options, Data, Start, Planned, torch.d
     try:
         options, notices = parse(argv)
         open_log(options.screen_print)
-        device = device_of(options.device)
+        device = device_of(options.device, options.gpu)
         spec = describe(options.dataset, options.data_path)
-        for notice in notices + family_notice(options, spec):
+        for notice in notices + device_notices(device, options.gpu) + family_notice(options, spec):
             log.warning("notice: %s", notice)
         if options.evaluate:
             print_evaluation(options, spec, device)
@@ -73,7 +76,7 @@ def prepare(argv: Sequence[str]) -> tuple[Options, Data, Start, Planned, torch.d
             return None
         refuse_untrained(options, planned.plan)
         start = starting_network(options, spec)
-        if start.pruned:
+        if start.pruned and not options.directly_ft_weights:
             raise ValueError(f"{start.source} is already pruned; give a dense network to --base_model_path")
         data = build_loaders(options.dataset, options.data_path, options.seed, options.workers, device)
         return options, data, start, planned, device
@@ -83,62 +86,106 @@ def prepare(argv: Sequence[str]) -> tuple[Options, Data, Start, Planned, torch.d
 
 def run(options: Options, data: Data, start: Start, planned: Planned, device: torch.device) -> None:
     """One run, from the starting network to the report."""
-    model, plan = start.model.to(device), planned.plan
+    model = start.model.to(device)
     run_dir, tally, around = RunDir(options, data.spec, model), Tally(), Around()
     log.info("options %s", options)
-    say(plan_table(planned.values, []))
-    removes = bool(plan.pruned)
-
+    if options.note:
+        log.info("note: %s", options.note)
+    run_dir.say(plan_table(planned.values, []))
+    if options.save_init_model:
+        run_dir.save("checkpoint_init", phase="prune", step=0, model=model)
     if start.source:
         with tally.timed("base"):
             around.acc1_base = evaluate(model, data.test_batches())["acc1"]
-        say(f"base: test acc1 {around.acc1_base:.2f} ({start.source})")
+        run_dir.say(f"base: test acc1 {around.acc1_base:.2f} ({start.source})")
 
-    pruner = build_pruner(options, model, plan)
-    history = None
-    if planned.schedule:
-        steps = planned.schedule.cut_after_step + 1
-        history = History(pruner, every=max(steps // LOOKS, 1))
-        prune_phase(model, data, pruner, run_dir, steps, tally, history.observe)
-
-    with tally.timed("cut"):
-        kept = pruner.kept()
-        if removes:
-            around.acc1_before_cut = evaluate(model, data.test_batches())["acc1"]
-            around.acc1_before_cut_bn = reestimated_acc1(model, data)
-            around.gap = pruner.gaps()
-        masks = cut(model, kept, plan.kind, example(model, data.spec.channels, data.spec.size))
-        run_dir.cut_made({} if masks else kept, masks)
-        if removes:
-            around.acc1_after_cut = evaluate(model, data.test_batches())["acc1"]
-            around.acc1_after_cut_bn = reestimated_acc1(model, data)
-            say_cut(around)
-    if history and history.scores:
-        norms_figure(history, kept, planned.schedule, run_dir.log_file("filter_norms.png"))
+    if start.pruned:
+        masks = {name: mask.to(device) for name, mask in start.masks.items()}
+        run_dir.cut_made(start.kept, masks)
+    else:
+        image = example(model, data.spec.channels, data.spec.size)
+        judge = training_loss_after(options, data)
+        with tally.timed("pick"):
+            pruner = build_pruner(options, Setting(model, planned.plan, planned.inherited, judge, image))
+        if planned.schedule:
+            prune(model, data, pruner, planned, run_dir, tally)
+        with tally.timed("cut"):
+            masks = make_cut(model, data, pruner, planned, image, run_dir, around)
     names = ["checkpoint_just_finished_prune"] + (["checkpoint", "checkpoint_best"] if not options.epochs else [])
     run_dir.save(*names, phase="finetune", step=0, model=model)
     run_dir.save_pruned(model)
 
+    if options.reinit and not options.method.startswith("GReg"):
+        reinitialise(model, options.reinit)
     for notice in schedule_notices(options):
         log.warning("notice: %s", notice)
     tuned = fine_tune(model, data, Masks(model, masks), run_dir, tally)
     report = report_of(options, data.spec, planned, around, tuned, tally, start.source, device, str(run_dir.path))
     run_dir.write_report(report)
-    say(closing_table(report))
+    run_dir.say(closing_table(report))
 
 
-def say_cut(around: Around) -> None:
-    """What the cut has cost, and a word where it was dear."""
-    raw, fresh = (around.acc1_before_cut, around.acc1_after_cut), (around.acc1_before_cut_bn, around.acc1_after_cut_bn)
-    say(
-        f"cut: test acc1 {raw[0]:.2f} -> {raw[1]:.2f} raw, {fresh[0]:.2f} -> {fresh[1]:.2f} with batch-norm "
-        "statistics re-estimated on both sides"
+def training_loss_after(options: Options, data: Data) -> Callable[[nn.Module, dict[str, Tensor]], float]:
+    """What the Oracle judges a candidate by: its training loss, after fine-tuning it where that is asked for."""
+
+    def judge(candidate: nn.Module, masks: dict[str, Tensor]) -> float:
+        if options.ft_in_oracle_pruning:
+            fine_tune(candidate, data, Masks(candidate, masks), Unrecorded(options), Tally())
+        return evaluate(candidate, data.statistics_batches())["loss"]
+
+    return judge
+
+
+def prune(model: nn.Module, data: Data, pruner: Pruner, planned: Planned, run_dir: RunDir, tally: Tally) -> None:
+    """The prune phase, with the logs of it that were asked for."""
+    options, steps = run_dir.options, planned.schedule.cut_after_step + 1
+    observers = []
+    figure = History(pruner, max(steps // LOOKS, 1)) if options.wg != "weight" else None
+    magnitudes = History(pruner, options.plot_interval) if options.save_mag_reg_log else None
+    order = (
+        OrderLog(pruner, options.plot_interval, run_dir.log_file("order_log.csv")) if options.save_order_log else None
     )
-    if fresh[0] - fresh[1] > 1:
-        log.warning(
-            "notice: even with statistics re-estimated the cut cost %.2f points: what was cut still mattered",
-            fresh[0] - fresh[1],
+    observers = [watcher.observe for watcher in (figure, magnitudes, order) if watcher]
+    prune_phase(model, data, pruner, run_dir, steps, tally, observers)
+    if figure and figure.scores:
+        norms_figure(figure, pruner.kept(), planned.schedule, run_dir.log_file("filter_norms.png"))
+    if magnitudes:
+        magnitudes.write(run_dir.log_file(""))
+    if order:
+        order.look(sum(tally.iterations.values()))
+
+
+def make_cut(
+    model: nn.Module, data: Data, pruner: Pruner, planned: Planned, image: Tensor, run_dir: RunDir, around: Around
+) -> dict[str, Tensor]:
+    """Cut `model` in place, measure what that costs, and return the masks."""
+    options, plan, kept = run_dir.options, planned.plan, pruner.kept()
+    if plan.pruned:
+        around.acc1_before_cut = evaluate(model, data.test_batches())["acc1"]
+        around.acc1_before_cut_bn = reestimated_acc1(model, data)
+        around.gap, around.l1_comparison = pruner.gaps(), pruner.comparison()
+    masks = cut(model, kept, plan.kind, image)
+    run_dir.cut_made({} if masks else kept, masks)
+    if plan.pruned:
+        around.acc1_after_cut = evaluate(model, data.test_batches())["acc1"]
+        around.acc1_after_cut_bn = reestimated_acc1(model, data)
+        lost = around.acc1_before_cut_bn - around.acc1_after_cut_bn
+        run_dir.say(
+            f"cut: test acc1 {around.acc1_before_cut:.2f} -> {around.acc1_after_cut:.2f} raw, "
+            f"{around.acc1_before_cut_bn:.2f} -> {around.acc1_after_cut_bn:.2f} with batch-norm statistics "
+            "re-estimated on both sides"
         )
+        if lost > 1:
+            log.warning("notice: re-estimated, the cut cost %.2f points: what was cut still mattered", lost)
+    if options.model_noise_num:
+        std, copies = options.model_noise_std, options.model_noise_num
+        around.noisy_ensemble_acc1 = noisy_ensemble_acc1(model, data, std, copies, options.seed)
+        run_dir.say(f"{copies} copies with noise of {std:g}: training acc1 {around.noisy_ensemble_acc1:.2f}")
+    if options.check_jsv_loop:
+        around.jacobian_singular_values = jacobian_singular_values(model, data, options.check_jsv_loop)
+        shown = "  ".join(f"{key} {value:.4g}" for key, value in around.jacobian_singular_values.items())
+        run_dir.say(f"singular values of the input-output Jacobian: {shown}")
+    return masks
 
 
 def print_evaluation(options: Options, spec: DataSpec, device: torch.device) -> None:

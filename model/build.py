@@ -35,14 +35,21 @@ def is_small(arch: str, image_size: int) -> bool:
     return arch in SMALL and (image_size <= LARGEST_SMALL_IMAGE or arch not in LARGE)
 
 
-def build_model(arch: str, num_classes: int, in_channels: int, image_size: int) -> nn.Module:
+def build_model(arch: str, num_classes: int, in_channels: int, image_size: int, batch_norm: bool = True) -> nn.Module:
     """A freshly initialised network for square images of `image_size` pixels.
+
+    Args:
+        batch_norm: False: the form without it, which the VGGs for small images have.
 
     Raises:
         ValueError: no such network, or it cannot take images of this size.
     """
     if arch not in ARCHS:
         raise ValueError(f"no network '{arch}'; choose from {', '.join(SMALL)} or torchvision's, e.g. resnet50")
+    if not batch_norm:
+        if not is_small(arch, image_size) or not arch.startswith("vgg"):
+            raise ValueError(f"{arch} has no form to choose without batch-norm; vgg* for images up to 64 px have")
+        return VGG(int(arch.removeprefix("vgg")), num_classes, in_channels, batch_norm=False)
     if is_small(arch, image_size):
         return SMALL[arch](num_classes, in_channels, image_size)
     # Training heads beside the classifier are not part of the network that is pruned and counted.

@@ -1,4 +1,4 @@
-"""VGG for small images: 3×3 convs with batch-norm, max-pools, global average, one linear layer."""
+"""VGG for small images: 3×3 convs with batch-norm (or without), max-pools, global average, one linear layer."""
 
 from torch import Tensor, nn
 
@@ -12,16 +12,16 @@ WIDTHS = {
 
 
 class VGG(nn.Module):
-    def __init__(self, depth: int, num_classes: int, in_channels: int):
+    def __init__(self, depth: int, num_classes: int, in_channels: int, batch_norm: bool = True):
         super().__init__()
         layers: list[nn.Module] = []
         for width in WIDTHS[depth]:
             if width == "M":
                 layers.append(nn.MaxPool2d(2))
             else:
-                conv = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
+                conv = nn.Conv2d(in_channels, width, 3, padding=1, bias=not batch_norm)
                 nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-                layers += [conv, nn.BatchNorm2d(width), nn.ReLU()]
+                layers += [conv, nn.BatchNorm2d(width), nn.ReLU()] if batch_norm else [conv, nn.ReLU()]
                 in_channels = width
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Linear(in_channels, num_classes)

@@ -39,6 +39,10 @@ class Pruner:
         """Layer name -> how far kept and pruned groups are apart, where that is followed."""
         return {}
 
+    def comparison(self) -> dict[str, dict[str, float]]:
+        """Layer name -> how the pick compares with L1's of the starting weights, where both are made."""
+        return {}
+
     def scores(self) -> dict[str, Tensor]:
         """Layer name -> score of each group now, (groups,), for the layers that lose groups."""
         return {}

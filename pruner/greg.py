@@ -56,7 +56,7 @@ class GReg(Pruner):
     """What both methods share: updates every K_u steps, the extra gradient λw, and K_s steps of standing still.
 
     Args:
-        l1_picks: what L1 would keep of the starting weights, by the lowest magnitude or as asked.
+        l1_picks: what L1 keeps of the starting weights (or another run kept): layer name -> bool (groups,).
         block_loss_grad: the penalty replaces the loss's gradient instead of adding to it.
     """
 
@@ -209,6 +209,11 @@ class GReg2(GReg):
     Source: paper, section 3.3, Algorithm 2.
     """
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._starting_scores = {layer.name: groups.sample(layer.scores()).clone() for layer in self.layers}
+        self._comparison: dict[str, dict[str, float]] = {}
+
     def _grow(self, layer: RegularizedLayer, step: int) -> None:
         self._set_penalty(layer)
         if layer.kept is None and layer.updates >= self.schedule.updates_to_pick:
@@ -228,6 +233,22 @@ class GReg2(GReg):
 
     def _pick(self, layer: RegularizedLayer, step: int) -> None:
         """Take the lowest of the weights as they are now, and say how far that is from L1's choice."""
-        layer.kept = groups.keep(layer.scores(), layer.n_pruned)
+        scores = layer.scores()
+        layer.kept = groups.keep(scores, layer.n_pruned)
         share = groups.overlap(layer.kept, self._l1_picks[layer.name])
-        log.info("step %d: %s picked; %.1f %% of the pick is L1's own", step, layer.name, 100 * share)
+        kendall, spearman = groups.rank_agreement(self._starting_scores[layer.name], groups.sample(scores))
+        self._comparison[layer.name] = {"overlap": share, "kendall": kendall, "spearman": spearman}
+        log.info(
+            "step %d: %s picked; %.1f %% of the pick is L1's own; order against the start: Kendall %.3f, Spearman %.3f",
+            step, layer.name, 100 * share, kendall, spearman,
+        )  # fmt: skip
+
+    def comparison(self) -> dict[str, dict[str, float]]:
+        return self._comparison
+
+    def state_dict(self) -> dict:
+        return super().state_dict() | {"starting_scores": self._starting_scores, "comparison": self._comparison}
+
+    def load_state_dict(self, state: dict) -> None:
+        super().load_state_dict(state)
+        self._starting_scores, self._comparison = state["starting_scores"], state["comparison"]

@@ -5,6 +5,7 @@ A weight is (out, in, kh, kw) for a conv and (out, in) for a linear layer. A new
 """
 
 import torch
+from scipy.stats import kendalltau, spearmanr
 from torch import Tensor
 
 _GROUP_DIM: dict[str, int | None] = {"filter": 0, "channel": 1, "weight": None}
@@ -78,3 +79,14 @@ def overlap(kept_a: Tensor, kept_b: Tensor) -> float:
     """Share of the groups pruned in `kept_a` that are pruned in `kept_b` too; 1.0 where none is."""
     pruned = (~kept_a).sum().item()
     return (~kept_a & ~kept_b).sum().item() / pruned if pruned else 1.0
+
+
+def rank_agreement(scores_a: Tensor, scores_b: Tensor) -> tuple[float, float]:
+    """Kendall's τ and Spearman's ρ between two scorings of the same groups; nan where all scores are equal."""
+    a, b = scores_a.cpu().numpy(), scores_b.cpu().numpy()
+    return float(kendalltau(a, b).statistic), float(spearmanr(a, b).statistic)
+
+
+def sample(group_scores: Tensor, at_most: int = 10_000) -> Tensor:
+    """Evenly spaced scores, all of them up to `at_most`: enough to compare orders of millions of weights by."""
+    return group_scores[:: -(-len(group_scores) // at_most)]

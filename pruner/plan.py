@@ -2,10 +2,12 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
+
+from torch import Tensor
 
 from model.layers import Layer, is_residual
 
@@ -99,16 +101,25 @@ def _entries(text: str) -> list[str]:
     return [entry.strip() for entry in inner[1:-1].split(",")]
 
 
-def number_pruned(ratio: Decimal, n_groups: int) -> int:
+def number_pruned(ratio: Decimal, n_groups: int, rounded: Callable[[Fraction], int] = math.ceil) -> int:
     """min(ceil(r·n), n − 1), and 0 for r = 0. Exact: 0.14 of 100 is 14.
 
     Source: the original; the paper's section 4 gives ratios only. One group always stays.
     """
-    return min(math.ceil(Fraction(ratio) * n_groups), n_groups - 1)
+    return min(rounded(Fraction(ratio) * n_groups), n_groups - 1)
 
 
-def make_plan(layers: list[Layer], stage_pr: str, skip_layers: str, kind: str) -> Plan:
+def make_plan(
+    layers: list[Layer],
+    stage_pr: str,
+    skip_layers: str,
+    kind: str,
+    rounded: Callable[[Fraction], int] = math.ceil,
+) -> Plan:
     """The plan that `stage_pr` and `skip_layers` ask for.
+
+    Args:
+        rounded: how r·n becomes a whole number: up, but down for the Oracle.
 
     Raises:
         ValueError: the flags do not fit the network; names the entry or the layer.
@@ -134,13 +145,31 @@ def make_plan(layers: list[Layer], stage_pr: str, skip_layers: str, kind: str) -
                 )
             ratio = Decimal(0)
         n_groups = groups.count(layer.shape, kind)
-        planned.append(PlannedLayer(layer, n_groups, number_pruned(ratio, n_groups)))
+        planned.append(PlannedLayer(layer, n_groups, number_pruned(ratio, n_groups, rounded)))
     return Plan(kind, tuple(planned))
 
 
 def keep_all(layers: list[Layer], kind: str) -> Plan:
     """The plan that removes nothing."""
     return Plan(kind, tuple(PlannedLayer(layer, groups.count(layer.shape, kind), 0) for layer in layers))
+
+
+def inherit_plan(layers: list[Layer], kind: str, kept: dict[str, Tensor], source: str) -> Plan:
+    """The plan that removes as many groups of each layer as another run did.
+
+    Args:
+        kept: what that run kept, layer name -> bool (groups,).
+        source: its file, for the error.
+
+    Raises:
+        ValueError: `kept` is of another network.
+    """
+    sizes = {layer.name: groups.count(layer.shape, kind) for layer in layers}
+    for name, mask in kept.items():
+        if sizes.get(name) != len(mask):
+            raise ValueError(f"{source} has pruned {name} of {len(mask)} {kind}s, which this network has not")
+    pruned = {name: len(mask) - int(mask.sum()) for name, mask in kept.items()}
+    return Plan(kind, tuple(PlannedLayer(layer, sizes[layer.name], pruned.get(layer.name, 0)) for layer in layers))
 
 
 def _by_stage(layers: list[Layer], ratios: Ratios) -> Mapping[int, Decimal]:

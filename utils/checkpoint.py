@@ -1,6 +1,7 @@
 """Checkpoints: plain dicts of tensors and plain values, safe to load, never half written."""
 
 import glob
+import logging
 import os
 import pickle
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from utils.foreign import read_pickled, read_safetensors
+
+log = logging.getLogger(__name__)
 VERSION = 1
 
 
@@ -44,18 +48,30 @@ def find_one(pattern: str) -> Path:
     return Path(files[0])
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, trust: bool = False) -> dict[str, Any]:
     """One of our checkpoints, or ``{"model": state dict}`` of another tool's file of weights.
+
+    Args:
+        trust: run the code that a pickled network needs, if `path` holds one.
 
     Raises:
         ValueError: the file cannot be read, or holds more than tensors and plain values.
     """
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise ValueError(f"{path} holds pickled code, not only weights; it is not read") from None
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+    if path.suffix == ".safetensors":
+        found = read_safetensors(path)
+    else:
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
+            if not trust:
+                raise ValueError(
+                    f"{path} is not a file of weights alone; if it holds a pickled network and you trust where it "
+                    "comes from, --trust_checkpoint reads it, running code from the file"
+                ) from None
+            log.warning("warning: running code from %s, as --trust_checkpoint asks", path)
+            found = _pickled(path)
+        except (OSError, RuntimeError, EOFError, ValueError) as error:
+            raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds a {type(found).__name__}, not weights")
     if "version" in found and "options" in found:
@@ -67,8 +83,27 @@ def read(path: Path) -> dict[str, Any]:
     return {"model": tensors}
 
 
+def _pickled(path: Path) -> Any:
+    try:
+        return read_pickled(path)
+    except Exception as error:  # code from a file can fail in any way
+        raise ValueError(f"{path} cannot be read: {type(error).__name__}: {error}".splitlines()[0]) from None
+
+
 def is_pruned(saved: dict[str, Any]) -> bool:
     return bool(saved.get("kept") or saved.get("masks"))
+
+
+def kept_by(saved: dict[str, Any], source: str) -> tuple[str, dict[str, Tensor]]:
+    """Kind of group, and what was kept of each layer that lost any, (groups,) bool, in a pruned checkpoint.
+
+    Raises:
+        ValueError: nothing is pruned there.
+    """
+    if not is_pruned(saved):
+        raise ValueError(f"{source} holds no pruned network of this program")
+    kept = saved["kept"] or {name: mask.flatten() for name, mask in saved["masks"].items()}
+    return saved["options"]["wg"], kept
 
 
 def fill(model: nn.Module, state: dict[str, Tensor], source: str) -> None:

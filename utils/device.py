@@ -1,16 +1,35 @@
 """Where to compute."""
 
+import os
+
 import torch
 
 
-def device_of(name: str) -> torch.device:
+def device_of(name: str, gpu: int | None = None) -> torch.device:
     """``auto``: the GPU if there is one.
 
+    Args:
+        gpu: its number among the visible ones; None: the first.
+
     Raises:
-        ValueError: a GPU is asked for and there is none.
+        ValueError: a GPU is asked for that is not there.
     """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
+    count = torch.cuda.device_count()
+    if name == "cuda" and not count:
         raise ValueError("--device cuda: there is no GPU here; --device cpu or auto works")
-    return torch.device(name)
+    if name == "cpu" or not count:
+        return torch.device("cpu")
+    if gpu is not None and gpu >= count:
+        raise ValueError(f"--gpu {gpu}: the visible GPUs are 0 to {count - 1}")
+    return torch.device("cuda", gpu or 0)
+
+
+def device_notices(device: torch.device, gpu: int | None) -> list[str]:
+    """What was asked of GPUs and is not what happens."""
+    asked = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if device.type == "cpu" and torch.cuda.device_count() == 0 and (asked or gpu is not None):
+        wish = f"CUDA_VISIBLE_DEVICES={asked}" if asked else f"--gpu {gpu}"
+        return [f"{wish}, but there is no GPU here: computing on the CPU"]
+    if device.type == "cuda" and torch.cuda.device_count() > 1 and gpu is None:
+        return [f"{torch.cuda.device_count()} GPUs are visible; one process uses the first"]
+    return []

@@ -1,26 +1,32 @@
 """The network that a run starts from, with its weights."""
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from data import DataSpec
-from model import LARGE, SMALL, build_model, is_small, rebuild
+from model import LARGE, SMALL, build_model, fit_to, is_small, pretrained_state, rebuild, weights_of
 from utils import checkpoint
 from utils.options import Options
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Start:
     """Attributes:
     source: where the weights come from, in words; None: freshly initialised.
-    pruned: whether the file holds a network that is already cut.
+    pruned: whether the network is already cut or masked.
+    kept, masks: of that cut, as checkpoints hold them.
     """
 
     model: nn.Module
     source: str | None
     pruned: bool = False
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    masks: dict[str, Tensor] = field(default_factory=dict)
 
 
 def starting_network(options: Options, spec: DataSpec) -> Start:
@@ -29,19 +35,44 @@ def starting_network(options: Options, spec: DataSpec) -> Start:
     Raises:
         ValueError: the file cannot be had or does not fit.
     """
-    if not options.base_model_path:
-        torch.manual_seed(options.seed)
-        return Start(build_model(options.arch, spec.classes, spec.channels, spec.size), None)
-    path = checkpoint.find_one(options.base_model_path)
-    saved = checkpoint.read(path)
+    file = options.directly_ft_weights or options.base_model_path
+    torch.manual_seed(options.seed)
+    if file:
+        return _from_file(options, spec, file)
+    model = build_model(options.arch, spec.classes, spec.channels, spec.size, not options.not_use_bn)
+    if not options.pretrained:
+        return Start(model, None)
+    weights = weights_of(options.arch, options.pretrained, spec.size)
+    state, own = pretrained_state(weights), model.state_dict()
+    if spec.classes != len(weights.meta["categories"]):
+        heads = [key for key in state if key in own and state[key].shape != own[key].shape]
+        log.warning("notice: %s classes here: %s start untrained", spec.classes, ", ".join(heads))
+        state |= {key: own[key] for key in heads}
+    checkpoint.fill(model, state, str(weights))
+    return Start(model, f"torchvision's {weights}")
+
+
+def _from_file(options: Options, spec: DataSpec, pattern: str) -> Start:
+    path = checkpoint.find_one(pattern)
+    saved = checkpoint.read(path, options.trust_checkpoint)
     if checkpoint.is_pruned(saved):
-        arch = saved["options"]["arch"]
-        if arch != options.arch:
-            raise ValueError(f"{path} holds a {arch}, not a {options.arch}; give --arch {arch}")
-        return Start(rebuild(saved), str(path), pruned=True)
-    model = build_model(options.arch, spec.classes, spec.channels, spec.size)
+        found, here = saved["data"], (spec.classes, spec.channels, spec.size)
+        if saved["options"]["arch"] != options.arch:
+            raise ValueError(f"{path} holds a {saved['options']['arch']}, not a {options.arch}")
+        if (found["classes"], found["channels"], found["size"]) != here:
+            raise ValueError(
+                f"{path} was made for images of {found['name']}, which are of another form than {spec.name}'s"
+            )
+        return Start(rebuild(saved), str(path), True, saved["kept"], saved["masks"])
+    model = build_model(options.arch, spec.classes, spec.channels, spec.size, not options.not_use_bn)
+    dense = sum(p.numel() for p in model.parameters())
+    if options.trust_checkpoint:  # another program's network may be pruned; its shapes tell
+        fit_to(model, saved["model"])
     checkpoint.fill(model, saved["model"], str(path))
-    return Start(model, str(path))
+    outputs = [m.out_features for m in model.modules() if isinstance(m, nn.Linear)][-1:]
+    if outputs not in ([], [spec.classes]):
+        raise ValueError(f"{path} tells {outputs[0]} classes apart; {spec.name} has {spec.classes}")
+    return Start(model, str(path), pruned=sum(p.numel() for p in model.parameters()) != dense)
 
 
 def family_notice(options: Options, spec: DataSpec) -> list[str]:

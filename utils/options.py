@@ -20,7 +20,18 @@ from model import SMALL
 from pruner import PRUNERS
 from pruner.groups import KINDS, PICKS
 from pruner.plan import parse_skip_layers, parse_stage_pr
-from utils.parsers import arch, boolean, checked, decimal, integer, interval, method, number, one_of
+from utils.parsers import (
+    arch,
+    boolean,
+    checked,
+    decimal,
+    integer,
+    interval,
+    method,
+    number,
+    one_of,
+    pretrained,
+)
 from utils.schedule import parse_lr_schedule
 
 
@@ -93,7 +104,16 @@ class Options:
         metavar="FILE",
         argparse={"nargs": "+", "action": _OneFile},
     )
+    pretrained: str | None = flag(
+        None,
+        pretrained,
+        "start from torchvision's weights, by the name of their enum (default: IMAGENET1K_V1)",
+        metavar="WEIGHTS",
+        argparse={"nargs": "?", "const": "true"},
+    )
+    trust_checkpoint: bool = switch("read files that hold a pickled network, which runs code from the file")
     allow_untrained: bool = switch("prune a network that nobody trained")
+    not_use_bn: bool = switch("vgg* for small images without batch-norm")
 
     wg: str = flag(
         "filter", one_of(*KINDS), f"weight group, what is pruned as one: {', '.join(KINDS)}", section="Pruning"
@@ -107,6 +127,17 @@ class Options:
         "", checked(lambda text: text and parse_skip_layers(text)), "layers to leave alone, e.g. [1.0,2.3]"
     )
     pick_pruned: str = flag("min", one_of(*PICKS), "which groups L1 and GReg-1 pick, by magnitude")
+    base_pr_model: str | None = flag(
+        None, str, "prune as many groups per layer as in this pruned checkpoint", metavar="FILE"
+    )
+    inherit_pruned: str = flag(
+        "index", one_of("index", "pr"), "from --base_pr_model: the very groups (index) or their number (pr)"
+    )
+    reinit: str = flag("", str, "after an L1 cut: orth for orthogonal weights, any other word to start from scratch")
+    directly_ft_weights: str | None = flag(
+        None, str, "fine-tune the pruned network of this checkpoint; no pruning", metavar="FILE"
+    )
+    ft_in_oracle_pruning: bool = switch("Oracle: fine-tune each candidate before it is judged")
     expect_speedup: float | None = flag(
         None, number(0, above=True), "stop with exit code 2 if the plan misses this by over 1 %%", metavar="X"
     )
@@ -141,6 +172,8 @@ class Options:
 
     seed: int | None = flag(None, integer(0), "of everything random (default: drawn, and logged)", section="Running")
     device: str = flag("auto", one_of("auto", "cpu", "cuda"), "auto: the GPU if there is one")
+    gpu: int | None = flag(None, integer(0), "number of the GPU to use, among those visible")
+    start_epoch: int = flag(0, integer(0), "accepted for the original's sake; a run begins at epoch 0", "--start-epoch")
     workers: int = flag(4, integer(0), "processes that read image files", "-j")
 
     project_name: str = flag(
@@ -157,18 +190,22 @@ class Options:
     save_interval: str = flag(
         "2000", interval, "how often a checkpoint is written: 500 steps, or 10m minutes", metavar="N|Nm"
     )
+    save_init_model: bool = switch("keep the starting weights as checkpoint_init.pth")
+    save_mag_reg_log: bool = switch("every group's score at each --plot_interval, in log/mag_<layer>.npz")
+    save_order_log: bool = switch(
+        "rank agreement with the starting order at each --plot_interval, in log/order_log.csv"
+    )
+    plot_interval: int = flag(100_000_000, integer(1), "steps of the prune phase between two looks for these logs")
+    model_noise_std: float = flag(0.0, number(0), "after the cut: deviation of the noise on the weights of an ensemble")
+    model_noise_num: int = flag(0, integer(0), "after the cut: number of noisy copies whose outputs are averaged")
+    check_jsv_loop: int = flag(
+        0, integer(0), "after the cut: batches over which the input-output Jacobian's singular values are taken"
+    )
 
 
 # Flags of the original program and of the plan for this one that nothing answers to yet, with a value or without.
-NOT_YET_VALUE = (
-    "amp", "cuda_graph", "resume_path", "start-epoch", "world-size", "rank", "dist-url", "dist-backend",
-    "base_pr_model", "inherit_pruned", "reinit", "directly_ft_weights", "params_json", "model_noise_std",
-    "model_noise_num", "check_jsv_loop", "plot_interval", "gpu",
-)  # fmt: skip
-NOT_YET_SWITCH = (
-    "channels_last", "no-channels_last", "compile", "multiprocessing-distributed", "pretrained", "not_use_bn",
-    "save_init_model", "save_mag_reg_log", "save_order_log", "ft_in_oracle_pruning", "trust_checkpoint",
-)  # fmt: skip
+NOT_YET_VALUE = ("amp", "cuda_graph", "resume_path", "world-size", "rank", "dist-url", "dist-backend")
+NOT_YET_SWITCH = ("channels_last", "no-channels_last", "compile", "multiprocessing-distributed")
 
 
 def by_section() -> dict[str, list[Field]]:
@@ -205,6 +242,7 @@ def build_parser() -> argparse.ArgumentParser:
             how |= meta.get("argparse", {})
             group.add_argument(*names, **how)
     parser.add_argument("--config", metavar="FILE", help="defaults for all of these, in YAML; the command line wins")
+    parser.add_argument("--params_json", metavar="FILE", help="the same in JSON; --config wins")
     for name in NOT_YET_VALUE:
         parser.add_argument(f"--{name}", action=_NotYet, help=argparse.SUPPRESS)
     for name in NOT_YET_SWITCH:
@@ -224,7 +262,10 @@ def parse(argv: Sequence[str]) -> tuple[Options, list[str]]:
         ValueError: an unknown flag or key, a wrong type, an impossible value; names it.
     """
     typed = vars(build_parser().parse_args(_words(argv)))
-    given = _read_file(typed.pop("config")) if "config" in typed else {}
+    given: dict[str, str] = {}
+    for source in ("params_json", "config"):  # later ones win
+        if source in typed:
+            given |= _read_file(source, typed.pop(source))
     given |= typed
     values = {}
     for f in fields(Options):
@@ -256,20 +297,20 @@ def _words(argv: Sequence[str]) -> list[str]:
     return words
 
 
-def _read_file(path: str) -> dict[str, str]:
+def _read_file(source: str, path: str) -> dict[str, str]:
     """Settings of a YAML (or JSON) file, as the text one would type."""
     try:
         found = yaml.safe_load(Path(path).read_text())
     except OSError as error:
-        raise ValueError(f"--config {path}: {error.strerror}") from None
+        raise ValueError(f"--{source} {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"--config {path}: not a YAML file: {' '.join(str(error).split())}") from None
+        raise ValueError(f"--{source} {path}: not a YAML file: {' '.join(str(error).split())}") from None
     if not isinstance(found, dict | None):
-        raise ValueError(f"--config {path}: not a list of 'key: value'")
+        raise ValueError(f"--{source} {path}: not a list of 'key: value'")
     known = {f.name for f in fields(Options)}
     for key in found or {}:
         if key not in known:
-            raise ValueError(f"--config {path}: unknown key '{key}'")
+            raise ValueError(f"--{source} {path}: unknown key '{key}'")
     return {key: _as_typed(value) for key, value in (found or {}).items() if value is not None}
 
 
@@ -284,14 +325,23 @@ def _as_typed(value: Any) -> str:
 
 def _notices(options: Options, typed: set[str]) -> list[str]:
     """What was given but has no effect on this run."""
-    idle = []
-    if not options.method.startswith("GReg"):
-        idle = [f.name for f in by_section()[GREG] if f.name in typed]
-    if "pick_pruned" in typed and options.method in ("none", "GReg-2"):
+    method, idle = options.method, []
+    if not method.startswith("GReg"):
+        idle += [f.name for f in by_section()[GREG]]
+    if method in ("none", "GReg-2", "Oracle"):
         idle.append("pick_pruned")
-    if options.method == "none":
-        idle += [name for name in ("stage_pr", "skip_layers", "wg", "expect_speedup") if name in typed]
-    return [f"--{name} has no effect under --method {options.method}" for name in idle]
+    if method == "none":
+        idle += ["stage_pr", "skip_layers", "wg", "expect_speedup", "base_pr_model", "inherit_pruned"]
+    if method not in ("L1", "Oracle"):
+        idle.append("reinit")
+    if method == "GReg-2":
+        idle.append("inherit_pruned")  # numbers are all that it can inherit
+    if method != "Oracle":
+        idle.append("ft_in_oracle_pruning")
+    notices = [f"--{name} has no effect under --method {method}" for name in idle if name in typed]
+    if "start_epoch" in typed:
+        notices.append("--start_epoch has no effect: a run begins at epoch 0")
+    return notices
 
 
 def to_plain(options: Options) -> dict[str, Any]:

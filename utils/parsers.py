@@ -6,6 +6,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from model import LARGE, SMALL
+from model.pretrained import DEFAULT
 from pruner import PRUNERS
 
 
@@ -92,3 +93,8 @@ def boolean(text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise ValueError(f"'{text}' is neither true nor false")
     return text.lower() == "true"
+
+
+def pretrained(text: str) -> str | None:
+    """The name of an enum's member; ``true``, the flag alone, is the weights of the paper."""
+    return {"true": DEFAULT, "false": None}.get(text.lower(), text)

@@ -1,15 +1,17 @@
 """What a run would do, before it does anything: the plan, its costs, and what speaks against it."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from data import DataSpec
-from model import build_model
-from model.layers import layers_of
-from pruner import Plan, Schedule, keep_all, make_plan, schedule_of
-from utils.checkpoint import find_one
+from model import build_model, weights_of
+from model.layers import Layer, layers_of
+from pruner import Plan, Schedule, combinations_of, inherit_plan, keep_all, make_plan, schedule_of
+from utils.checkpoint import find_one, kept_by, read
 from utils.cost import Cost, cost_after, cost_of
 from utils.options import Options
 from utils.tables import plan_values
@@ -20,6 +22,7 @@ class Planned:
     """Attributes:
     before, after: costs of the network and of what the plan leaves.
     values: the plan as plain values, for the table, ``--plan=json`` and the report.
+    inherited: the very groups to keep, of another run (``--base_pr_model``), or None.
     """
 
     plan: Plan
@@ -27,6 +30,7 @@ class Planned:
     before: Cost
     after: Cost
     values: dict[str, Any]
+    inherited: dict[str, Tensor] | None = None
 
 
 def plan_run(options: Options, spec: DataSpec) -> Planned:
@@ -35,21 +39,52 @@ def plan_run(options: Options, spec: DataSpec) -> Planned:
     Raises:
         ValueError: the flags do not fit the network, or the plan misses ``--expect_speedup``.
     """
+    if options.pretrained:
+        if options.base_model_path:
+            raise ValueError("--pretrained and --base_model_path are two bases; give one")
+        weights_of(options.arch, options.pretrained, spec.size)
     with torch.device("meta"):
-        model = build_model(options.arch, spec.classes, spec.channels, spec.size)
-    layers = layers_of(model)
-    if options.method == "none":
-        plan = keep_all(layers, options.wg)
-    elif options.stage_pr:
-        plan = make_plan(layers, options.stage_pr, options.skip_layers, options.wg)
-    else:
-        raise ValueError(f"--method {options.method} needs --stage_pr, such as [0,0.5,0.5,0.5,0] or [1-15:0.7]")
+        model = build_model(options.arch, spec.classes, spec.channels, spec.size, not options.not_use_bn)
+    plan, inherited = _plan(options, model)
+    if options.method == "Oracle":
+        combinations_of(plan)
     before = cost_of(model, spec.channels, spec.size)
     after = cost_after(model, plan, spec.channels, spec.size)
-    schedule = schedule_of(options)
+    schedule = None if options.directly_ft_weights else schedule_of(options)
     values = plan_values(options, spec, plan, before, after, schedule)
     _check_speedup(options.expect_speedup, values["speedup"], plan)
-    return Planned(plan, schedule, before, after, values)
+    return Planned(plan, schedule, before, after, values, inherited)
+
+
+def _plan(options: Options, model: nn.Module) -> tuple[Plan, dict[str, Tensor] | None]:
+    """The plan, and the groups to keep where another run's file names them."""
+    if options.method == "none" and not options.directly_ft_weights:
+        try:
+            return keep_all(layers_of(model), options.wg), None
+        except ValueError:  # a network that can be trained, though its layers have no addresses to prune by
+            return keep_all([], options.wg), None
+    layers = layers_of(model)
+    if options.directly_ft_weights:
+        return _inherit(options, layers, "directly_ft_weights")[0], None
+    if options.base_pr_model:
+        if options.stage_pr:
+            raise ValueError("--base_pr_model and --stage_pr are two sources of ratios; give one")
+        plan, kept = _inherit(options, layers, "base_pr_model")
+        return plan, kept if options.inherit_pruned == "index" else None
+    if not options.stage_pr:
+        raise ValueError(f"--method {options.method} needs --stage_pr, such as [0,0.5,0.5,0.5,0] or [1-15:0.7]")
+    # The original's Oracle rounds down, its other methods up.
+    rounded = math.floor if options.method == "Oracle" else math.ceil
+    return make_plan(layers, options.stage_pr, options.skip_layers, options.wg, rounded), None
+
+
+def _inherit(options: Options, layers: list[Layer], flag: str) -> tuple[Plan, dict[str, Tensor]]:
+    """The plan that another run's file carries out, and what it keeps."""
+    path = find_one(getattr(options, flag))
+    kind, kept = kept_by(read(path, options.trust_checkpoint), str(path))
+    if kind != options.wg:
+        raise ValueError(f"--{flag}: {path} has pruned {kind}s; give --wg {kind}")
+    return inherit_plan(layers, kind, kept, str(path)), kept
 
 
 def _check_speedup(expected: float | None, planned: float, plan: Plan) -> None:
@@ -67,9 +102,10 @@ def refuse_untrained(options: Options, plan: Plan) -> None:
     Raises:
         ValueError: something would be removed from freshly initialised weights, and nobody asked for that.
     """
-    if plan.pruned and not options.base_model_path and not options.allow_untrained:
+    trained = options.base_model_path or options.pretrained or options.directly_ft_weights
+    if plan.pruned and not trained and not options.allow_untrained:
         raise ValueError(
-            "nobody has trained this network: give --base_model_path FILE, "
+            "nobody has trained this network: give --base_model_path FILE (or --pretrained for torchvision's), "
             "or --allow_untrained to prune it as it is initialised"
         )
 

@@ -1,6 +1,6 @@
 """``log/report.json``: what was done and what came of it."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -13,9 +13,12 @@ from utils.training import FineTuned, Tally
 
 @dataclass
 class Around:
-    """Test accuracy, percent, at the stations before fine-tuning; None where nothing was there to measure.
+    """What was measured before fine-tuning; None where nothing was there to measure.
 
-    ``…_bn``: with batch-norm statistics re-estimated on a copy.
+    Attributes:
+        acc1_…: test accuracy, percent; ``…_bn``: with batch-norm statistics re-estimated on a copy.
+        gap: layer name -> gap at the cut.
+        l1_comparison: layer name -> GReg-2's pick held against L1's: overlap, Kendall's τ, Spearman's ρ.
     """
 
     acc1_base: float | None = None
@@ -24,6 +27,9 @@ class Around:
     acc1_after_cut: float | None = None
     acc1_after_cut_bn: float | None = None
     gap: dict[str, float] = field(default_factory=dict)
+    l1_comparison: dict[str, dict[str, float]] = field(default_factory=dict)
+    noisy_ensemble_acc1: float | None = None
+    jacobian_singular_values: dict[str, float] | None = None
 
 
 def report_of(
@@ -45,6 +51,8 @@ def report_of(
     values = planned.values
     last_n = tuned.last_epochs(options.last_n_epoch)
     sparsity = {key: values[key] for key in ("sparsity", "pruned_weights", "prunable_weights") if key in values}
+    if sparsity:
+        sparsity["sparsity_per_layer"] = {p.layer.name: p.pruned / p.groups for p in planned.plan.layers}
     return {
         "method": options.method,
         "arch": options.arch,
@@ -64,12 +72,7 @@ def report_of(
         "speedup": values["speedup"],
         "compression": values["compression"],
         **sparsity,
-        "acc1_base": around.acc1_base,
-        "acc1_before_cut": around.acc1_before_cut,
-        "acc1_before_cut_bn": around.acc1_before_cut_bn,
-        "acc1_after_cut": around.acc1_after_cut,
-        "acc1_after_cut_bn": around.acc1_after_cut_bn,
-        "gap": around.gap,
+        **asdict(around),
         "acc1_best": tuned.best,
         "acc1_best_is": "the best epoch on the test set",
         "best_epoch": tuned.best_epoch,

@@ -52,9 +52,19 @@ def close_log() -> None:
             handler.close()
 
 
-def say(text: str) -> None:
-    """A line for the reader, on the screen and in the log."""
-    log.log(SHOW, text)
+class Unrecorded:
+    """Stands in for a ``RunDir`` where training leaves nothing behind."""
+
+    def __init__(self, options: Options):
+        self.options = options
+
+    def say(self, text: str) -> None: ...
+
+    def scalars(self, phase: str, step: int, values: dict[str, float]) -> None: ...
+
+    def save(self, *names: str, **content: Any) -> None: ...
+
+    def save_pruned(self, model: nn.Module) -> None: ...
 
 
 class RunDir:
@@ -79,6 +89,10 @@ class RunDir:
         (self.path / "log" / "params.yaml").write_text(yaml.safe_dump(to_plain(options), sort_keys=False))
         (self.path / "log" / "model_arch.txt").write_text(f"{model}\n")
         self._scalars = SummaryWriter(str(self.path / "log"))
+
+    def say(self, text: str) -> None:
+        """A line for the reader, on the screen and in the log."""
+        log.log(SHOW, text)
 
     def cut_made(self, kept: dict[str, Tensor], masks: dict[str, Tensor]) -> None:
         """From now on checkpoints hold the pruned network."""

@@ -148,7 +148,8 @@ def results_table(reports: list[dict[str, Any]]) -> str:
         row("seconds: training", lambda r: _seconds(r, "finetune")),
     ]
     first = reports[0]
-    heading = f"{first['arch']} on {first['data_name']}, seed {first['seed']}, {first['device']}, torch {first['torch_version']}"
+    where = f"{first['device']}, torch {first['torch_version']}"
+    heading = f"{first['arch']} on {first['data_name']}, seed {first['seed']}, {where}"
     files = [f"  {'base' if not r['pruned'] else r['method']}: {r['run_dir']}" for r in reports]
     return "\n".join([heading, *aligned(rows), COUNTED, "files:", *files])
 

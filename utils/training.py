@@ -6,7 +6,7 @@ import math
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
@@ -18,7 +18,7 @@ from torch.optim.swa_utils import update_bn
 from data import Data, steps_per_epoch
 from pruner import Pruner
 from utils.progress import Progress
-from utils.run import RunDir, say
+from utils.run import RunDir, Unrecorded
 from utils.schedule import learning_rates, lr_at, uses_adam
 
 log = logging.getLogger(__name__)
@@ -102,13 +102,13 @@ def prune_phase(
     run: RunDir,
     expected_steps: int,
     tally: Tally,
-    observe: Callable[[int], None],
+    observers: Sequence[Callable[[int], None]] = (),
 ) -> None:
     """Train under `pruner`'s penalties until it has finished.
 
     Args:
         expected_steps: steps to come if no gap ends a layer early.
-        observe: called with each step before it is made.
+        observers: called with each step before it is made.
     """
     if pruner.finished:
         return
@@ -118,10 +118,11 @@ def prune_phase(
     due = SaveTimer(options.save_interval)
     model.train()
     step = 0
-    with Progress("prune", expected_steps, options.print_interval, say) as progress:
+    with Progress("prune", expected_steps, options.print_interval, run.say) as progress:
         while not pruner.finished:
             began, phase = time.perf_counter(), pruner.phase
-            observe(step)
+            for observe in observers:
+                observe(step)
             images, labels = next(batches)
             loss, _ = train_step(model, images, labels, optimizer, pruner, step)
             values = None
@@ -138,7 +139,7 @@ def prune_phase(
                 progress.pause()
                 accuracy = evaluate(model, data.test_batches())
                 run.scalars("prune", step, {f"test_{key}": value for key, value in accuracy.items()})
-                say(f"prune  step {step + 1}: test acc1 {accuracy['acc1']:.2f}")
+                run.say(f"prune  step {step + 1}: test acc1 {accuracy['acc1']:.2f}")
                 progress.resume()
             tally.seconds[phase] += time.perf_counter() - began
             step += 1
@@ -175,11 +176,12 @@ class FineTuned:
         return (statistics.fmean(tail), statistics.pstdev(tail)) if tail else None
 
 
-def fine_tune(model: nn.Module, data: Data, keeper: Pruner, run: RunDir, tally: Tally) -> FineTuned:
+def fine_tune(model: nn.Module, data: Data, keeper: Pruner, run: RunDir | Unrecorded, tally: Tally) -> FineTuned:
     """Train for ``--epochs`` with a piecewise learning rate and a fresh optimiser; test after each epoch.
 
     Args:
         keeper: holds masked weights at zero.
+        run: takes scalars, checkpoints and lines.
     """
     options, rates = run.options, learning_rates(run.options)
     optimizer: torch.optim.Optimizer
@@ -194,7 +196,7 @@ def fine_tune(model: nn.Module, data: Data, keeper: Pruner, run: RunDir, tally: 
     state = {"phase": "finetune", "model": model, "optimizer": optimizer, "pruner": keeper}
     model.train()
     with Progress("train" if options.method == "none" else "fine-tune", per_epoch * options.epochs,
-                  options.print_freq, say) as progress:  # fmt: skip
+                  options.print_freq, run.say) as progress:  # fmt: skip
         for epoch in range(options.epochs):
             began = time.perf_counter()
             lr = lr_at(rates, epoch)
@@ -227,7 +229,7 @@ def fine_tune(model: nn.Module, data: Data, keeper: Pruner, run: RunDir, tally: 
                 names.append("checkpoint_best")
                 run.save_pruned(model)
             run.save(*names, step=step + 1, epoch=epoch + 1, best=done.as_plain(), **state)
-            say(
+            run.say(
                 f"epoch {epoch}: lr {lr:g}  train acc1 {train_acc1:.2f}  test acc1 {accuracy['acc1']:.2f}  "
                 f"best {done.best:.2f} (epoch {done.best_epoch})"
             )

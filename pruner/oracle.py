@@ -1,0 +1,77 @@
+"""Try every combination of pruned groups and keep the best: for tiny nets, to see how far a criterion is from it."""
+
+import copy
+import itertools
+import logging
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from .base import Pruner
+from .cut import cut
+from .plan import Plan
+
+log = logging.getLogger(__name__)
+MOST_COMBINATIONS = 20_000  # at a second each, a night
+
+
+class Oracle(Pruner):
+    """Cuts the combination with the lowest loss.
+
+    Source: the original's Oracle pruning (not in the paper); for each layer int(r·n) groups go.
+
+    Args:
+        judge: a cut network and its masks (for ``weight``) -> its training loss.
+        example: one image, to cut with.
+
+    Raises:
+        ValueError: there are more combinations than a night's work.
+    """
+
+    def __init__(
+        self, model: nn.Module, plan: Plan, judge: Callable[[nn.Module, dict[str, Tensor]], float], example: Tensor
+    ):
+        n_combinations = combinations_of(plan)
+        log.warning("Oracle: %s combinations to try", f"{n_combinations:,}")
+        best = math.inf
+        self._kept: dict[str, Tensor] = {}
+        for kept in tqdm(candidates(plan), total=n_combinations, unit="net", disable=None, leave=False):
+            candidate = copy.deepcopy(model)
+            loss = judge(candidate, cut(candidate, kept, plan.kind, example))
+            if loss < best:
+                best, self._kept = loss, kept
+        log.info("Oracle: the best of %d combinations has training loss %.5f", n_combinations, best)
+
+    def kept(self) -> dict[str, Tensor]:
+        return self._kept
+
+
+def combinations_of(plan: Plan) -> int:
+    """How many there are: the product over layers of n choose n_pruned.
+
+    Raises:
+        ValueError: more than ``MOST_COMBINATIONS``.
+    """
+    total = math.prod(math.comb(p.groups, p.pruned) for p in plan.layers)
+    if total > MOST_COMBINATIONS:
+        shown = f"{total:,}" if total < 10**15 else f"10^{math.log10(total):.0f}"
+        raise ValueError(
+            f"--method Oracle would try {shown} combinations; at most {MOST_COMBINATIONS:,} are tried: "
+            "take a smaller network or fewer layers"
+        )
+    return total
+
+
+def candidates(plan: Plan) -> Iterator[dict[str, Tensor]]:
+    """Every choice of pruned groups, as layer name -> bool (groups,)."""
+    losing = [p for p in plan.layers if p.pruned]
+    for chosen in itertools.product(*(itertools.combinations(range(p.groups), p.pruned) for p in losing)):
+        kept = {}
+        for planned, pruned in zip(losing, chosen, strict=True):
+            mask = torch.ones(planned.groups, dtype=torch.bool)
+            mask[list(pruned)] = False
+            kept[planned.layer.name] = mask
+        yield kept
