@@ -88,7 +88,7 @@ def run(options: Options, data: Data, start: Start, planned: Planned, device: to
     """One run, from the starting network to the report."""
     model = start.model.to(device)
     run_dir, tally, around = RunDir(options, data.spec, model), Tally(), Around()
-    log.info("options %s", options)
+    log.info("torch %s on %s, seed %d; every setting is in params.yaml", torch.__version__, device, options.seed)
     if options.note:
         log.info("note: %s", options.note)
     run_dir.say(plan_table(planned.values, []))
@@ -196,7 +196,8 @@ def print_evaluation(options: Options, spec: DataSpec, device: torch.device) -> 
     model = start.model.to(device)
     data = build_loaders(options.dataset, options.data_path, options.seed, options.workers, device)
     accuracy = evaluate(model, data.test_batches())
-    print(evaluation_table(start.source, spec.name, accuracy, cost_of(model, spec.channels, spec.size)))
+    cost = cost_of(model, spec.channels, spec.size)
+    print(evaluation_table(start.source, spec.name, accuracy, cost, start.masks))
 
 
 if __name__ == "__main__":

@@ -338,7 +338,8 @@ def _notices(options: Options, typed: set[str]) -> list[str]:
         idle.append("inherit_pruned")  # numbers are all that it can inherit
     if method != "Oracle":
         idle.append("ft_in_oracle_pruning")
-    notices = [f"--{name} has no effect under --method {method}" for name in idle if name in typed]
+    named = ", ".join(f"--{name}" for name in dict.fromkeys(idle) if name in typed)
+    notices = [f"no effect under --method {method}: {named}"] if named and not options.evaluate else []
     if "start_epoch" in typed:
         notices.append("--start_epoch has no effect: a run begins at epoch 0")
     return notices

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from torch import Tensor
+
 from data import DataSpec, steps_per_epoch
 from pruner import Plan, Schedule
 from utils.cost import Cost
@@ -98,7 +100,7 @@ def closing_table(report: dict[str, Any]) -> str:
     rows = [("accuracy on the test set, %", "raw", "re-estimated")]
     if report["acc1_base"] is not None:
         rows.append(("base", percent("acc1_base"), ""))
-    if pruned:
+    if report["acc1_before_cut"] is not None:
         rows.append(("just before the cut", percent("acc1_before_cut"), percent("acc1_before_cut_bn")))
         rows.append(("just after the cut", percent("acc1_after_cut"), percent("acc1_after_cut_bn")))
     tuning = "fine-tuning" if pruned else "training"
@@ -159,16 +161,20 @@ def _seconds(report: dict[str, Any], *phases: str) -> str | None:
     return f"{spent:.1f}" if spent else None
 
 
-def evaluation_table(source: str, data_name: str, accuracy: dict[str, float], cost: Cost) -> str:
+def evaluation_table(
+    source: str, data_name: str, accuracy: dict[str, float], cost: Cost, masks: dict[str, Tensor]
+) -> str:
     """``--evaluate``'s answer."""
     shown = "  ".join(f"{key} {value:.2f}" for key, value in accuracy.items() if key != "loss")
-    return "\n".join(
-        [
-            f"{source} on the test images of {data_name}: {shown}  loss {accuracy['loss']:.4f}",
-            f"  params {cost.params:,} ({cost.params_with_bn:,} with batch-norm)   FLOPs {cost.flops:,}",
-            COUNTED,
-        ]
-    )
+    lines = [
+        f"{source} on the test images of {data_name}: {shown}  loss {accuracy['loss']:.4f}",
+        f"  params {cost.params:,} ({cost.params_with_bn:,} with batch-norm)   FLOPs {cost.flops:,}",
+        COUNTED,
+    ]
+    if masks:
+        pruned = sum(int((~mask).sum()) for mask in masks.values())
+        lines.append(f"  masked: {pruned:,} weights are zero, {100 * pruned / cost.params:.2f} % of the params")
+    return "\n".join(lines)
 
 
 def aligned(rows: list[tuple[str, ...]]) -> list[str]:
