@@ -131,7 +131,7 @@ def training_loss_after(options: Options, data: Data) -> Callable[[nn.Module, di
     def judge(candidate: nn.Module, masks: dict[str, Tensor]) -> float:
         if options.ft_in_oracle_pruning:
             fine_tune(candidate, data, Masks(candidate, masks), Unrecorded(options), Tally())
-        return evaluate(candidate, data.statistics_batches())["loss"]
+        return evaluate(candidate, data.train_once())["loss"]
 
     return judge
 

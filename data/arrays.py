@@ -37,11 +37,10 @@ class ArraySplit:
             images = augment(self.images[indices], self.spec.pad, self.spec.flip, generator)
             yield self._normalise(images), self.labels[indices]
 
-    def plain(self, batch_size: int, order: Tensor | None = None) -> Iterator[Batch]:
-        """Every image once (or those of `order`), unaugmented."""
-        indices = torch.arange(len(self)) if order is None else order
-        for part in indices.to(self.device).split(batch_size):
-            yield self._normalise(self.images[part]), self.labels[part]
+    def plain(self, batch_size: int) -> Iterator[Batch]:
+        """Every image once, unaugmented."""
+        for images, labels in zip(self.images.split(batch_size), self.labels.split(batch_size), strict=True):
+            yield self._normalise(images), labels
 
     def _normalise(self, images: Tensor) -> Tensor:
         return images.float().mul_(self._scale).sub_(self._shift)

@@ -86,9 +86,9 @@ class FolderSplit:
         )
         return self._load(self._train, keys)
 
-    def plain(self, batch_size: int, order: Tensor | None = None) -> Iterator[Batch]:
-        """Every image once (or those of `order`), unaugmented."""
-        indices = torch.arange(len(self)) if order is None else order
+    def plain(self, batch_size: int) -> Iterator[Batch]:
+        """Every image once, unaugmented."""
+        indices = torch.arange(len(self))
         return self._load(self._test, [[(i, 0) for i in part.tolist()] for part in indices.split(batch_size)])
 
     def _load(self, transform, keys) -> Iterator[Batch]:

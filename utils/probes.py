@@ -26,7 +26,7 @@ def noisy_ensemble_acc1(model: nn.Module, data: Data, std: float, copies: int, s
             parameter.add_(noise, alpha=std)
         ensemble.append(noisy)
     right = total = 0
-    for images, labels in data.statistics_batches():
+    for images, labels in data.train_once():
         outputs = sum(noisy(images) for noisy in ensemble)  # the mean's order is the sum's
         right += (outputs.argmax(1) == labels).sum().item()
         total += len(labels)
@@ -34,7 +34,7 @@ def noisy_ensemble_acc1(model: nn.Module, data: Data, std: float, copies: int, s
 
 
 def jacobian_singular_values(model: nn.Module, data: Data, batches: int) -> dict[str, float]:
-    """Mean, std, max and min of the singular values of d outputs / d image, over training images.
+    """Mean, std, max and min of the singular values of d outputs / d image, over training batches.
 
     Each image's Jacobian is (classes, channels·size·size); its singular values are taken one image at a time.
     """
