@@ -111,12 +111,12 @@ def run(options: Options, data: Data, start: Start, planned: Planned, device: to
             prune(model, data, pruner, planned, run_dir, tally)
         with tally.timed("cut"):
             masks = make_cut(model, data, pruner, planned, image, run_dir, around)
+        if options.reinit and options.method in ("L1", "Oracle"):
+            reinitialise(model, options.reinit)
     names = ["checkpoint_just_finished_prune"] + (["checkpoint", "checkpoint_best"] if not options.epochs else [])
     run_dir.save(*names, phase="finetune", step=0, model=model)
     run_dir.save_pruned(model)
 
-    if options.reinit and not options.method.startswith("GReg"):
-        reinitialise(model, options.reinit)
     for notice in schedule_notices(options):
         log.warning("notice: %s", notice)
     tuned = fine_tune(model, data, Masks(model, masks), run_dir, tally)

@@ -177,10 +177,11 @@ class GReg(Pruner):
 
     def load_state_dict(self, state: dict) -> None:
         self._step, self._finished_at = state["step"], state["finished_at"]
-        self._l1_picks = state["l1_picks"]
+        self._l1_picks = {name: mask.to(self._l1_picks[name].device) for name, mask in state["l1_picks"].items()}
         for layer in self.layers:
             for key, value in state["layers"][layer.name].items():
-                setattr(layer, key, value)
+                # A copy, on the layer's device: penalties are filled in place.
+                setattr(layer, key, value.to(layer.weight.device, copy=True) if isinstance(value, Tensor) else value)
 
 
 class GReg1(GReg):
@@ -251,4 +252,4 @@ class GReg2(GReg):
 
     def load_state_dict(self, state: dict) -> None:
         super().load_state_dict(state)
-        self._starting_scores, self._comparison = state["starting_scores"], state["comparison"]
+        self._starting_scores, self._comparison = state["starting_scores"], dict(state["comparison"])

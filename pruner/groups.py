@@ -84,6 +84,8 @@ def overlap(kept_a: Tensor, kept_b: Tensor) -> float:
 def rank_agreement(scores_a: Tensor, scores_b: Tensor) -> tuple[float, float]:
     """Kendall's τ and Spearman's ρ between two scorings of the same groups; nan where all scores are equal."""
     a, b = scores_a.cpu().numpy(), scores_b.cpu().numpy()
+    if (a == a[0]).all() or (b == b[0]).all():
+        return float("nan"), float("nan")
     return float(kendalltau(a, b).statistic), float(spearmanr(a, b).statistic)
 
 

@@ -15,8 +15,7 @@ from . import groups
 
 Ratios = tuple[Decimal, ...] | Mapping[int, Decimal]  # one per stage, or layer index -> ratio
 
-_RANGE = re.compile(r"(\d+)(?:-(\d+))?:(.+)")
-LARGEST_INDEX = 9999  # no network has as many layers; a range must not fill the memory
+_RANGE = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?:(.+)")  # no network has 10,000 layers
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def parse_ratio(text: str) -> Decimal:
         ratio = Decimal("NaN")
     # Fifty decimals are enough for anyone; 1e-999999999 would be a number of a billion digits.
     if not (ratio.is_finite() and 0 <= ratio <= 1 and ratio.as_tuple().exponent >= -50):
-        raise ValueError(f"'{text.strip()}' is not a ratio from 0 to 1")
+        raise ValueError(f"'{' '.join(text.split())}' is not a ratio from 0 to 1")
     return ratio
 
 
@@ -72,7 +71,7 @@ def parse_stage_pr(text: str) -> Ratios:
         if not match:
             raise ValueError(f"'{entry}' is not of the form 0-4:0.5 or 7:0.2")
         first, last = int(match[1]), int(match[2] or match[1])
-        if last < first or last > LARGEST_INDEX:
+        if last < first:
             raise ValueError(f"'{entry}' is not a range of layers")
         for index in range(first, last + 1):
             if index in ratios:
@@ -95,9 +94,9 @@ def parse_skip_layers(text: str) -> tuple[str, ...]:
 
 
 def _entries(text: str) -> list[str]:
-    inner = text.strip()
+    inner = " ".join(text.split())  # blanks of any kind count as one, so that errors stay on one line
     if inner[:1] + inner[-1:] not in ("[]", "{}"):
-        raise ValueError(f"'{text}' is not a list in brackets, such as [0,0.5,0.5,0.5,0]")
+        raise ValueError(f"'{inner}' is not a list in brackets, such as [0,0.5,0.5,0.5,0]")
     return [entry.strip() for entry in inner[1:-1].split(",")]
 
 

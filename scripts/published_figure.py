@@ -27,8 +27,10 @@ def main() -> None:
             for x, y in points:
                 # Neighbours would print over each other, and the last over the frame.
                 below, end = method in ("DCP", "LFPC", "SFP"), x > 3
-                left.annotate(method, (x, y), textcoords="offset points", xytext=(-5 if end else 5, -11 if below else 4),
-                              fontsize=8, ha="right" if end else "left")  # fmt: skip
+                place = (-5 if end else 5, -11 if below else 4)
+                left.annotate(
+                    method, (x, y), textcoords="offset points", xytext=place, fontsize=8, ha="right" if end else "left"
+                )
     left.axhline(0, color="0.85", zorder=1)
     left.set_xlabel("speedup in FLOPs")
     left.set_ylabel("top-1 against the method's own base, points")

@@ -26,7 +26,11 @@ class Cost:
 
 
 def cost_of(model: nn.Module, channels: int, size: int) -> Cost:
-    """The cost of one image of `channels` × `size` × `size`; the model's state is left as it was."""
+    """The cost of one image of `channels` × `size` × `size`; the model's state is left as it was.
+
+    Raises:
+        ValueError: the network cannot take such an image.
+    """
     counted = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     widths = tuple(
         module.out_channels
@@ -36,7 +40,12 @@ def cost_of(model: nn.Module, channels: int, size: int) -> Cost:
     training = model.training
     model.eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(example(model, channels, size))
+        try:
+            model(example(model, channels, size))
+        except RuntimeError as error:  # a network made for larger images pools these to nothing
+            raise ValueError(
+                f"{type(model).__name__} cannot take images of {size} px: {error}".splitlines()[0]
+            ) from None
     model.train(training)
     return Cost(
         params=sum(p.numel() for m in counted for p in m.parameters(recurse=False)),

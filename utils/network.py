@@ -55,15 +55,14 @@ def starting_network(options: Options, spec: DataSpec) -> Start:
 def _from_file(options: Options, spec: DataSpec, pattern: str) -> Start:
     path = checkpoint.find_one(pattern)
     saved = checkpoint.read(path, options.trust_checkpoint)
-    if checkpoint.is_pruned(saved):
+    if "options" in saved:
         found, here = saved["data"], (spec.classes, spec.channels, spec.size)
         if saved["options"]["arch"] != options.arch:
-            raise ValueError(f"{path} holds a {saved['options']['arch']}, not a {options.arch}")
+            raise ValueError(f"{path} holds a {saved['options']['arch']}, not a {options.arch}: see --arch")
         if (found["classes"], found["channels"], found["size"]) != here:
-            raise ValueError(
-                f"{path} was made for images of {found['name']}, which are of another form than {spec.name}'s"
-            )
-        return Start(rebuild(saved), str(path), True, saved["kept"], saved["masks"])
+            raise ValueError(f"{path} was made for images of {found['name']}, of another form than {spec.name}'s")
+        pruned = checkpoint.is_pruned(saved)
+        return Start(rebuild(saved), str(path), pruned, saved["kept"], saved["masks"])
     model = build_model(options.arch, spec.classes, spec.channels, spec.size, not options.not_use_bn)
     dense = sum(p.numel() for p in model.parameters())
     if options.trust_checkpoint:  # another program's network may be pruned; its shapes tell

@@ -59,9 +59,10 @@ class Progress:
         shown = "  ".join(f"{key} {value:.4g}" for key, value in values.items())
         self._bar.set_postfix_str(shown, refresh=False)
         if not self._terminal:
-            rate = self.images_per_second
-            left = max(self._total - self._steps, 0) * (self._images / self._steps) / rate
-            self._say(
-                f"{self._what}  step {self._steps}/{self._total}  {shown}  "
-                f"{rate:.0f} img/s  {tqdm.format_interval(left)} left"
-            )
+            self._say(f"{self._what}  step {self._steps}/{self._total}  {shown}  {self.outlook()}")
+
+    def outlook(self) -> str:
+        """Rate, and time left for the steps to come at that rate (tests not counted)."""
+        rate = self.images_per_second
+        left = max(self._total - self._steps, 0) * (self._images / self._steps) / rate
+        return f"{rate:.0f} img/s  {tqdm.format_interval(left)} left"

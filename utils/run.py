@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -22,6 +23,7 @@ from utils import checkpoint
 from utils.options import Options, to_plain
 
 SHOW = 25  # a log level: progress and tables, on the screen always
+logging.addLevelName(SHOW, "SHOW")
 log = logging.getLogger("pruning")
 
 
@@ -152,8 +154,17 @@ class RunDir:
         }
 
     def write_report(self, report: dict[str, Any]) -> None:
-        self.log_file("report.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
+        self.log_file("report.json").write_text(json.dumps(_finite(report), indent=1, allow_nan=False) + "\n")
         self._scalars.close()
+
+
+def _finite(value: Any) -> Any:
+    """`value` with null for numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _create(options: Options) -> Path:

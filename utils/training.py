@@ -211,7 +211,7 @@ def fine_tune(model: nn.Module, data: Data, keeper: Pruner, run: RunDir | Unreco
                 seen += len(labels)
                 values = None
                 if progress.due():
-                    values = {"loss": _finite(loss, step), "lr": lr}
+                    values = {"loss": _finite(loss, step)}
                     run.scalars("finetune", step, values)
                 progress.count(len(labels), values)
                 if due(step + 1):
@@ -220,7 +220,8 @@ def fine_tune(model: nn.Module, data: Data, keeper: Pruner, run: RunDir | Unreco
             tally.iterations["finetune"] += per_epoch
             accuracy = evaluate(model, data.test_batches())
             train_acc1 = 100 * right.item() / seen
-            run.scalars("finetune", step, {f"test_{k}": v for k, v in accuracy.items()} | {"train_acc1": train_acc1})
+            tested = {f"test_{key}": value for key, value in accuracy.items()}
+            run.scalars("finetune", step, tested | {"train_acc1": train_acc1, "lr": lr})
             done.acc1.append(accuracy["acc1"])
             done.acc5 += [accuracy["acc5"]] if "acc5" in accuracy else []
             names = ["checkpoint"]
@@ -231,7 +232,7 @@ def fine_tune(model: nn.Module, data: Data, keeper: Pruner, run: RunDir | Unreco
             run.save(*names, step=step + 1, epoch=epoch + 1, best=done.as_plain(), **state)
             run.say(
                 f"epoch {epoch}: lr {lr:g}  train acc1 {train_acc1:.2f}  test acc1 {accuracy['acc1']:.2f}  "
-                f"best {done.best:.2f} (epoch {done.best_epoch})"
+                f"best {done.best:.2f} (epoch {done.best_epoch})  {progress.outlook()}"
             )
             tally.seconds["finetune"] += time.perf_counter() - began
     tally.images_per_second["finetune"] = progress.images_per_second
