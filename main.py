@@ -37,12 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if job:
             run(*job)
         return 0
-    except Wrong as error:
-        print(f"main.py: error: {error}", file=sys.stderr)
-        return 2
-    except Diverged as error:
-        print(f"main.py: error: {error}", file=sys.stderr)
-        return 1
+    except (Wrong, Diverged) as error:
+        print(f"main.py: error: {' '.join(str(error).split())}", file=sys.stderr)  # on one line
+        return 2 if isinstance(error, Wrong) else 1
     finally:
         close_log()
 
@@ -51,7 +48,7 @@ class Wrong(Exception):
     """The command asks for what cannot be; in one line."""
 
 
-def prepare(argv: Sequence[str]) -> tuple[Options, Data, Start, Planned, torch.device] | None:
+def prepare(argv: Sequence[str]) -> tuple[RunDir, Data, Start, Planned, torch.device] | None:
     """Everything that can be wrong with a command is found here, before anything is written.
 
     Returns:
@@ -79,15 +76,15 @@ def prepare(argv: Sequence[str]) -> tuple[Options, Data, Start, Planned, torch.d
         if start.pruned and not options.directly_ft_weights:
             raise ValueError(f"{start.source} is already pruned; give a dense network to --base_model_path")
         data = build_loaders(options.dataset, options.data_path, options.seed, options.workers, device)
-        return options, data, start, planned, device
+        return RunDir(options, data.spec, start.model), data, start, planned, device
     except ValueError as error:
         raise Wrong(str(error)) from error
 
 
-def run(options: Options, data: Data, start: Start, planned: Planned, device: torch.device) -> None:
+def run(run_dir: RunDir, data: Data, start: Start, planned: Planned, device: torch.device) -> None:
     """One run, from the starting network to the report."""
-    model = start.model.to(device)
-    run_dir, tally, around = RunDir(options, data.spec, model), Tally(), Around()
+    options, model = run_dir.options, start.model.to(device)
+    tally, around = Tally(), Around()
     log.info("torch %s on %s, seed %d; every setting is in params.yaml", torch.__version__, device, options.seed)
     if options.note:
         log.info("note: %s", options.note)

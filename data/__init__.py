@@ -79,4 +79,6 @@ def build_loaders(dataset: str, data_path: str, seed: int, workers: int, device:
         splits = [ArraySplit(images, labels, spec, device) for images, labels in (train, test)]
     else:
         splits = [FolderSplit(samples, spec, device, workers) for samples in (train, test)]
+    if min(len(split) for split in splits) < 1 or len(splits[0]) < 2:
+        raise ValueError(f"{spec.name} has too few images: {len(splits[0])} to train on, {len(splits[1])} to test")
     return Data(spec, *splits, seed)

@@ -26,8 +26,8 @@ def samples_in(folder: Path) -> tuple[list[Sample], list[str]]:
     """
     try:
         tree = ImageFolder(str(folder))
-    except FileNotFoundError as error:
-        raise ValueError(f"no images in class folders under {folder}: {error}".splitlines()[0]) from None
+    except OSError as error:
+        raise ValueError(f"no images in class folders under {folder}: {' '.join(str(error).split())}") from None
     return tree.samples, tree.classes
 
 
@@ -36,7 +36,10 @@ def annotated_samples(folder: Path, classes: list[str]) -> list[Sample]:
     label = {name: i for i, name in enumerate(classes)}
     lines = (folder / "val_annotations.txt").read_text().splitlines()
     rows = [line.split("\t") for line in lines if line]
-    return [(str(folder / "images" / row[0]), label[row[1]]) for row in rows]
+    try:
+        return [(str(folder / "images" / row[0]), label[row[1]]) for row in rows]
+    except (IndexError, KeyError) as error:
+        raise ValueError(f"{folder / 'val_annotations.txt'} has a line without a class of train/: {error}") from None
 
 
 class _Files(Dataset):
@@ -97,6 +100,7 @@ class FolderSplit:
             batch_sampler=keys,
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # else the workers' seed is drawn from the global one
         )
         for images, labels in loader:
             yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)

@@ -61,7 +61,8 @@ def _torchvision(dataset: type, file: str) -> Callable[[Path, DataSpec], tuple[A
                 OSError,
                 RuntimeError,
             ) as error:  # torchvision's words for no network and for a broken file
-                raise ValueError(f"{spec.name} could not be downloaded ({error}); put {file} into {folder}") from None
+                said = " ".join(str(error).split())
+                raise ValueError(f"{spec.name} could not be downloaded ({said}); put {file} into {folder}") from None
             images = torch.as_tensor(found.data)
             images = images.permute(0, 3, 1, 2).contiguous() if images.ndim == 4 else images.unsqueeze(1)
             if images.shape[-1] != spec.size:
@@ -99,7 +100,7 @@ def _npz_shape(file: Path) -> tuple[int, ...]:
             version = np.lib.format.read_magic(member)
             read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
             shape, _, dtype = read[version](member)
-    except FileNotFoundError:
+    except OSError:
         raise ValueError(f"no file {file}; --dataset npz wants train.npz and test.npz in --data_path") from None
     except (KeyError, ValueError, zipfile.BadZipFile):
         raise ValueError(f"{file} is not an .npz file with an array 'images'") from None
@@ -109,8 +110,11 @@ def _npz_shape(file: Path) -> tuple[int, ...]:
 
 
 def _npz_labels(file: Path, shape: tuple[int, ...]) -> np.ndarray:
-    with np.load(file) as arrays:
-        labels = arrays.get("labels")
+    try:
+        with np.load(file) as arrays:
+            labels = arrays.get("labels")
+    except (ValueError, zipfile.BadZipFile) as error:  # an array of objects; a damaged file
+        raise ValueError(f"'labels' in {file} cannot be read: {error}") from None
     if labels is None or labels.shape != shape[:1] or labels.dtype.kind not in "iu" or labels.min() < 0:
         raise ValueError(f"'labels' in {file} must be {shape[0]} integers from 0, one per image")
     return labels
@@ -119,9 +123,13 @@ def _npz_labels(file: Path, shape: tuple[int, ...]) -> np.ndarray:
 def _read_npz(folder: Path, spec: DataSpec) -> tuple[Arrays, Arrays]:
     splits = []
     for name in ("train", "test"):
-        with np.load(folder / f"{name}.npz") as arrays:
-            images = torch.from_numpy(arrays["images"]).permute(0, 3, 1, 2).contiguous()
-            splits.append((images, torch.from_numpy(arrays["labels"].astype(np.int64))))
+        file = folder / f"{name}.npz"
+        try:
+            with np.load(file) as arrays:
+                images = torch.from_numpy(arrays["images"]).permute(0, 3, 1, 2).contiguous()
+                splits.append((images, torch.from_numpy(arrays["labels"].astype(np.int64))))
+        except zipfile.BadZipFile as error:
+            raise ValueError(f"{file} is damaged: {error}") from None
     return splits[0], splits[1]
 
 

@@ -47,11 +47,11 @@ PRUNERS: dict[str, Callable[..., Pruner]] = {
     "none": lambda options, setting: Pruner(),
     "L1": lambda options, setting: L1(_picks(options, setting)),
     "GReg-1": lambda options, setting: GReg1(
-        setting.model, setting.plan, schedule_of(options), _picks(options, setting), options.block_loss_grad
+        setting.model, setting.plan, schedule_of(options, setting.plan), _picks(options, setting), options.block_loss_grad
     ),
     # GReg-2 picks by the lowest magnitude later on; L1's pick of the starting weights is what it is compared with.
     "GReg-2": lambda options, setting: GReg2(
-        setting.model, setting.plan, schedule_of(options), l1.pick(setting.model, setting.plan, "min"),
+        setting.model, setting.plan, schedule_of(options, setting.plan), l1.pick(setting.model, setting.plan, "min"),
         options.block_loss_grad,
     ),
     "Oracle": lambda options, setting: Oracle(setting.model, setting.plan, setting.judge, setting.example),
@@ -76,8 +76,8 @@ def _picks(options, setting: Setting) -> dict[str, Tensor]:
     return inherited
 
 
-def schedule_of(options) -> Schedule | None:
-    """The prune phase of ``options.method``; None for a method without one."""
+def schedule_of(options, plan: Plan) -> Schedule | None:
+    """The prune phase that carries out `plan`; None for a method without one."""
     if options.method not in ("GReg-1", "GReg-2"):
         return None
     return Schedule(
@@ -90,4 +90,5 @@ def schedule_of(options) -> Schedule | None:
         keep=options.reg_granularity_recover,
         gap_limit=options.mag_ratio_limit,
         picks_later=options.method == "GReg-2",
+        empty=not plan.pruned,
     )

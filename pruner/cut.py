@@ -41,8 +41,7 @@ def cut(model: nn.Module, kept: dict[str, Tensor], kind: str, example: Tensor) -
     if not kept:
         return {}
     training = model.training
-    model.eval()  # the trace must not touch running statistics
-    graph = tp.DependencyGraph().build_dependency(model, example_inputs=example)
+    graph = tp.DependencyGraph().build_dependency(model, example_inputs=example)  # leaves the model in eval mode
     for name, mask in kept.items():
         layer = model.get_submodule(name)
         pruned = (~mask).nonzero().flatten().tolist()

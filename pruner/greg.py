@@ -3,7 +3,7 @@
 Near a minimum with diagonal Hessian h, raising λ by δ moves the optimum to ŵ = w / (1 + δ/h): weights of high
 curvature shrink less, so that an even penalty tells them apart by magnitude.
 
-Source: paper, section 3.3, equations 3 to 6.
+Source: paper, section 3.3.
 """
 
 import logging
@@ -98,18 +98,18 @@ class GReg(Pruner):
     def _update(self, step: int) -> None:
         """Raise λ, then see which layers have had enough.
 
-        Source: paper, Algorithms 1 and 2; the gap as a second way to finish follows the original.
+        Source: paper, sections 3.2 and 3.3; the gap as a second way to finish follows the original.
         """
         growing = [layer for layer in self.layers if not layer.finished]
         for layer in growing:
             layer.updates += 1
             self._grow(layer, step)
-        # One transfer from the device for all layers, not one each.
-        gaps = torch.stack([layer.gap for layer in growing]).tolist() if growing and growing[0].gap is not None else []
-        for layer, wide in zip(growing, self._wide(gaps), strict=False):
-            if wide and self.kind != "weight":
-                self._settle(layer, step)
-                layer.finished = True
+        if growing and self.kind != "weight":  # the original follows no gap of single weights; nor do they end by it
+            gaps = torch.stack([layer.gap for layer in growing]).tolist()  # one transfer, not one for each layer
+            for layer, wide in zip(growing, self._wide(gaps), strict=True):
+                if wide:
+                    self._settle(layer, step)
+                    layer.finished = True
         for layer in growing:
             layer.finished |= layer.updates >= self.schedule.updates_to_finish
         if all(layer.finished for layer in self.layers):
@@ -134,7 +134,7 @@ class GReg(Pruner):
     def after_backward(self) -> None:
         """Add the penalty's gradient, λ_g·w, to the loss's; weight decay comes on top in the optimiser.
 
-        Source: paper, equation 2 (L2 penalty ½·λ·w² per group).
+        Source: paper, section 3.2: an L2 penalty ½·λ_g·w² whose factor grows.
         """
         for weight in self._blocked:
             weight.grad.zero_()
@@ -187,7 +187,7 @@ class GReg(Pruner):
 class GReg1(GReg):
     """λ grows on a set that L1 picks before the first step.
 
-    Source: paper, section 3.2, Algorithm 1.
+    Source: paper, section 3.2.
     """
 
     def __init__(self, *args, **kwargs):
@@ -201,13 +201,13 @@ class GReg1(GReg):
 
     def _wide(self, gaps: list[float]) -> list[bool]:
         """All layers end together, when every gap is wide."""
-        return [bool(gaps) and min(gaps) >= self.schedule.gap_limit] * len(gaps)
+        return [min(gaps) >= self.schedule.gap_limit] * len(gaps)
 
 
 class GReg2(GReg):
     """λ grows on every group until curvature has told them apart; then the lowest are picked and pushed on.
 
-    Source: paper, section 3.3, Algorithm 2.
+    Source: paper, section 3.3.
     """
 
     def __init__(self, *args, **kwargs):

@@ -72,7 +72,8 @@ def gap(group_scores: Tensor, kept: Tensor) -> Tensor:
     n_kept = kept.sum()
     kept_mean = (group_scores * kept).sum() / n_kept
     pruned_mean = (group_scores * ~kept).sum() / (len(kept) - n_kept)
-    return kept_mean / pruned_mean.clamp_min(torch.finfo(group_scores.dtype).tiny)
+    limits = torch.finfo(group_scores.dtype)
+    return (kept_mean / pruned_mean.clamp_min(limits.tiny)).clamp_max(limits.max)
 
 
 def overlap(kept_a: Tensor, kept_b: Tensor) -> float:

@@ -86,7 +86,7 @@ def parse_skip_layers(text: str) -> tuple[str, ...]:
     Raises:
         ValueError: names the part that is no address.
     """
-    entries = _entries(text) if text.strip() not in ("", "[]") else []
+    entries = _entries(text) if "".join(text.split()) not in ("", "[]") else []
     for entry in entries:
         if not re.fullmatch(r"[0-9]+(\.[0-9]+){0,2}", entry):
             raise ValueError(f"'{entry}' is not a layer's address, such as 2.3.0, 2.3 or 7")

@@ -22,6 +22,7 @@ class Schedule:
         keep: λ of the kept groups after the pick (a constant).
         gap_limit: a gap at which a layer finishes early.
         picks_later: GReg-2: the set is picked at τ'. GReg-1: it is known from the start.
+        empty: no layer loses anything, so that all have finished at the first update.
     """
 
     update_every_steps: int
@@ -33,12 +34,13 @@ class Schedule:
     keep: Decimal
     gap_limit: float
     picks_later: bool
+    empty: bool = False
 
     @property
     def updates_to_pick(self) -> int:
         """The first n with n·δ' ≥ τ' (at least one update is made); 0 for GReg-1.
 
-        Source: paper, Algorithm 2, "λ ≥ τ'".
+        Source: paper, section 3.3 (τ' ends the picking).
         """
         if not self.picks_later:
             return 0
@@ -48,8 +50,10 @@ class Schedule:
     def updates_to_finish(self) -> int:
         """The first n at which λ of the pruned set exceeds τ.
 
-        Source: paper, Algorithms 1 and 2; strictly more than τ follows the original.
+        Source: paper, sections 3.2 and 3.3; strictly more than τ follows the original.
         """
+        if self.empty:
+            return 1
         rest = self.limit - self.updates_to_pick * self.grow_pick
         more = int((rest / self.grow).to_integral_value(ROUND_FLOOR)) + 1
         return max(self.updates_to_pick + more, self.updates_to_pick, 1)
@@ -68,7 +72,8 @@ class Schedule:
     @property
     def picked_at(self) -> int | None:
         """The step at whose update GReg-2 picks."""
-        return (self.updates_to_pick - 1) * self.update_every_steps if self.picks_later else None
+        picks = self.picks_later and not self.empty
+        return (self.updates_to_pick - 1) * self.update_every_steps if picks else None
 
     @property
     def stabilise_from(self) -> int:

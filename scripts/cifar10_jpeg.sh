@@ -6,8 +6,6 @@
 #
 # IMAGES: a folder with train.npz and test.npz (CIFAR-10 through JPEG at quality 75, for the README's figures).
 # WEIGHTS: a ResNet20 state dict, such as resnet20-cifar10-12fca82f.th.
-# The last L1 run is fine-tuned for as many steps as GReg takes in all, so that training time alone is not credited
-# to the method.
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,8p' "$0" >&2; exit 2; }
 images=$1 weights=$2
@@ -27,5 +25,4 @@ python main.py "${cut[@]}" --method L1 --project "jpeg-$stamp-L1" "$@"
 python main.py "${cut[@]}" --method GReg-1 "${greg[@]}" --project "jpeg-$stamp-GReg-1" "$@"
 python main.py "${cut[@]}" --method GReg-2 "${greg[@]}" --reg_granularity_pick 0.002 --reg_upper_limit_pick 0.1 \
     --project "jpeg-$stamp-GReg-2" "$@"
-python main.py "${cut[@]}" --method L1 --epochs 4 --lr_ft 0:0.01,3:0.001 --project "jpeg-$stamp-L1-longer" "$@"
 python scripts/results.py Experiments/jpeg-"$stamp"-*

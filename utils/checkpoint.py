@@ -70,8 +70,8 @@ def read(path: Path, trust: bool = False) -> dict[str, Any]:
                 ) from None
             log.warning("warning: running code from %s, as --trust_checkpoint asks", path)
             found = _pickled(path)
-        except (OSError, RuntimeError, EOFError, ValueError) as error:
-            raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+        except Exception as error:  # torch.load fails in many ways on what is no checkpoint
+            raise ValueError(one_line(f"{path} cannot be read: {type(error).__name__}: {error}")) from None
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds a {type(found).__name__}, not weights")
     if "version" in found and "options" in found:
@@ -87,7 +87,11 @@ def _pickled(path: Path) -> Any:
     try:
         return read_pickled(path)
     except Exception as error:  # code from a file can fail in any way
-        raise ValueError(f"{path} cannot be read: {type(error).__name__}: {error}".splitlines()[0]) from None
+        raise ValueError(one_line(f"{path} cannot be read: {type(error).__name__}: {error}")) from None
+
+
+def one_line(text: str, most: int = 300) -> str:
+    return " ".join(text.split())[:most]
 
 
 def is_pruned(saved: dict[str, Any]) -> bool:

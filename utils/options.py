@@ -25,6 +25,7 @@ from utils.parsers import (
     boolean,
     checked,
     decimal,
+    file_name,
     integer,
     interval,
     method,
@@ -177,7 +178,10 @@ class Options:
     workers: int = flag(4, integer(0), "processes that read image files", "-j")
 
     project_name: str = flag(
-        "", str, "name of the run's directory, Experiments/<name>_… (default: method, net, data)", section="Output"
+        "",
+        file_name,
+        "name of the run's directory, Experiments/<name>_… (default: method, net, data)",
+        section="Output",
     )
     screen_print: bool = switch("every line of the log on the screen, too")
     note: str = flag("", str, "a remark for the log")
@@ -273,7 +277,7 @@ def parse(argv: Sequence[str]) -> tuple[Options, list[str]]:
             try:
                 values[f.name] = f.metadata["parse"](given[f.name])
             except ValueError as error:
-                raise ValueError(f"--{f.name}: {error}") from None
+                raise ValueError(f"--{f.name}: {' '.join(str(error).split())}") from None
         elif f.default is MISSING:
             raise ValueError(f"--{f.name} is required: {f.metadata['help'].removesuffix(' (required)')}")
     if values.get("seed") is None:
@@ -282,45 +286,55 @@ def parse(argv: Sequence[str]) -> tuple[Options, list[str]]:
     return options, _notices(options, set(values) & set(given))
 
 
+_LISTS = ("--stage_pr", "--skip_layers", "--lr_ft")
+
+
 def _words(argv: Sequence[str]) -> list[str]:
     """Words as meant: a list that blanks have split is one (``--stage_pr [0, 0.5, 0]``), and -1e-4 is no flag."""
     words: list[str] = []
+    open_list = False
     for word in argv:
         last = words[-1] if words else ""
-        value = last.partition("=")[2] if last.startswith("--") else last
-        if value.startswith("[") and "]" not in value:
-            words[-1] += word
+        if open_list and not word.startswith("--"):
+            words[-1] += f" {word}"
         elif re.fullmatch(r"-[0-9.]+(e[-+]?[0-9]+)?", word, re.IGNORECASE) and last.startswith("--"):
             words[-1] += f"={word}"
         else:
             words.append(word)
+        name, _, value = words[-1].partition("=") if words[-1].startswith("--") else (last, "", words[-1])
+        of_list = len(name) > 4 and any(flag.startswith(name) for flag in _LISTS)
+        open_list = (of_list or open_list) and value[:1] in ("[", "{") and value[-1:] not in ("]", "}")
     return words
 
 
 def _read_file(source: str, path: str) -> dict[str, str]:
-    """Settings of a YAML (or JSON) file, as the text one would type."""
+    """Settings of a YAML (or JSON) file, as the text one would type.
+
+    The base loader leaves every value as it is written: YAML's own types would make minutes of 5:0.6.
+    """
     try:
-        found = yaml.safe_load(Path(path).read_text())
+        found = yaml.load(Path(path).read_text(), Loader=yaml.BaseLoader)
     except OSError as error:
         raise ValueError(f"--{source} {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"--{source} {path}: not a YAML file: {' '.join(str(error).split())}") from None
-    if not isinstance(found, dict | None):
+    if found and not isinstance(found, dict):
         raise ValueError(f"--{source} {path}: not a list of 'key: value'")
     known = {f.name for f in fields(Options)}
     for key in found or {}:
         if key not in known:
             raise ValueError(f"--{source} {path}: unknown key '{key}'")
-    return {key: _as_typed(value) for key, value in (found or {}).items() if value is not None}
+    typed = {key: _as_typed(value) for key, value in (found or {}).items()}
+    return {key: value for key, value in typed.items() if value not in ("", "null", "~")}
 
 
 def _as_typed(value: Any) -> str:
-    """A YAML value as a word of the command line: lists in brackets, mappings as 0:0.1,30:0.01."""
+    """A value as a word of the command line: lists in brackets, mappings as {0:0.1,30:0.01}."""
     if isinstance(value, list):
         return f"[{','.join(_as_typed(item).strip('{}') for item in value)}]"
     if isinstance(value, dict):
         return "{" + ",".join(f"{_as_typed(k)}:{_as_typed(v)}" for k, v in value.items()) + "}"
-    return str(value)
+    return value
 
 
 def _notices(options: Options, typed: set[str]) -> list[str]:

@@ -83,6 +83,13 @@ def checked(parse: Callable[[str], Any]) -> Callable[[str], str]:
     return check
 
 
+def file_name(text: str) -> str:
+    """The beginning of a directory's name: no path."""
+    if "/" in text or "\\" in text or "\0" in text:
+        raise ValueError(f"'{text}' is a path, not a name")
+    return text
+
+
 def interval(text: str) -> str:
     """``500``: steps; ``10m``: minutes."""
     number(0, above=True)(text[:-1]) if text.endswith("m") else integer(1)(text)

@@ -50,9 +50,10 @@ def plan_run(options: Options, spec: DataSpec) -> Planned:
         combinations_of(plan)
     before = cost_of(model, spec.channels, spec.size)
     after = cost_after(model, plan, spec.channels, spec.size)
-    schedule = None if options.directly_ft_weights else schedule_of(options)
+    schedule = None if options.directly_ft_weights else schedule_of(options, plan)
     values = plan_values(options, spec, plan, before, after, schedule)
-    _check_speedup(options.expect_speedup, values["speedup"], plan)
+    if options.method != "none":
+        _check_speedup(options.expect_speedup, values["speedup"], plan)
     return Planned(plan, schedule, before, after, values, inherited)
 
 

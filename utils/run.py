@@ -128,6 +128,8 @@ class RunDir:
             step, epoch: how many have been made in `phase`.
             best: accuracies so far.
         """
+        if not names:
+            return
         content = self._network(model) | {
             "phase": phase,
             "step": step,
@@ -179,3 +181,5 @@ def _create(options: Options) -> Path:
             return path
         except FileExistsError:
             time.sleep(1)
+        except OSError as error:
+            raise ValueError(f"the run's directory {path} cannot be made: {error.strerror}") from None

@@ -91,7 +91,10 @@ def reestimated_acc1(model: nn.Module, data: Data) -> float:
     still contain the constants that silenced channels passed on.
     """
     clone = copy.deepcopy(model)
-    update_bn((images for images, _ in data.statistics_batches()), clone)
+    device = next(model.parameters()).device
+    # A generator of its own: a network's dropout would draw from the run's.
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        update_bn((images for images, _ in data.statistics_batches()), clone)
     return evaluate(clone, data.test_batches())["acc1"]
 
 
@@ -143,6 +146,7 @@ def prune_phase(
                 progress.resume()
             tally.seconds[phase] += time.perf_counter() - began
             step += 1
+    _finite(loss, step - 1)
     tally.images_per_second["prune"] = progress.images_per_second
 
 
@@ -217,6 +221,7 @@ def fine_tune(model: nn.Module, data: Data, keeper: Pruner, run: RunDir | Unreco
                 if due(step + 1):
                     run.save("checkpoint", step=step + 1, epoch=epoch, best=done.as_plain(), **state)
             progress.pause()
+            _finite(loss, step)
             tally.iterations["finetune"] += per_epoch
             accuracy = evaluate(model, data.test_batches())
             train_acc1 = 100 * right.item() / seen

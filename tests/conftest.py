@@ -1,0 +1,47 @@
+import pytest
+import torch
+from helpers import write_image_folder, write_npz_set
+from hypothesis import settings
+
+from data import Data, DataSpec
+from data.arrays import ArraySplit
+
+# The same examples each time, however slow the machine: a failure can be repeated, and no file is left behind.
+settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
+settings.load_profile("repeatable")
+torch.set_num_threads(1)  # what nets as tiny as these are fastest on
+
+
+@pytest.fixture
+def npz_set(tmp_path):
+    return write_npz_set(tmp_path / "tiny_set")
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    return write_image_folder(tmp_path / "pets")
+
+
+@pytest.fixture
+def make_data():
+    """Data held as arrays: `train` and `test` are (images uint8, labels)."""
+
+    def make(train, test=None, seed=0, *, classes=10, pad=0, flip=False, mean=0.5, std=0.25) -> Data:
+        channels, size = train[0].shape[1:3]
+        spec = DataSpec("made", classes, channels, size, (mean,) * channels, (std,) * channels, pad, flip)
+        cpu = torch.device("cpu")
+        return Data(spec, *(ArraySplit(*split, spec, cpu) for split in (train, test or train)), seed)
+
+    return make
+
+
+@pytest.fixture
+def random_images():
+    """(n, channels, size, size) uint8 and their labels; label i is image i unless `classes` are given."""
+
+    def make(n: int, channels: int = 1, size: int = 8, classes: int | None = None):
+        generator = torch.Generator().manual_seed(n)
+        images = torch.randint(0, 256, (n, channels, size, size), generator=generator, dtype=torch.uint8)
+        return images, torch.arange(n) % (classes or n)
+
+    return make
