@@ -47,12 +47,13 @@ PRUNERS: dict[str, Callable[..., Pruner]] = {
     "none": lambda options, setting: Pruner(),
     "L1": lambda options, setting: L1(_picks(options, setting)),
     "GReg-1": lambda options, setting: GReg1(
-        setting.model, setting.plan, schedule_of(options, setting.plan), _picks(options, setting), options.block_loss_grad
+        setting.model, setting.plan, schedule_of(options, setting.plan),
+        _picks(options, setting), options.block_loss_grad,
     ),
     # GReg-2 picks by the lowest magnitude later on; L1's pick of the starting weights is what it is compared with.
     "GReg-2": lambda options, setting: GReg2(
-        setting.model, setting.plan, schedule_of(options, setting.plan), l1.pick(setting.model, setting.plan, "min"),
-        options.block_loss_grad,
+        setting.model, setting.plan, schedule_of(options, setting.plan),
+        l1.pick(setting.model, setting.plan, "min"), options.block_loss_grad,
     ),
     "Oracle": lambda options, setting: Oracle(setting.model, setting.plan, setting.judge, setting.example),
 }  # fmt: skip
