@@ -127,9 +127,9 @@ def test_mnist_files_are_read_where_the_documentation_puts_them(name, tmp_path):
 
 
 def test_mnist_is_normalised_by_hand_worked_constants(tmp_path):
-    write_mnist(tmp_path / "mnist" / "MNIST" / "raw", greys=(102,))
+    write_mnist(tmp_path / "mnist" / "MNIST" / "raw", greys=(102, 102))
     ((images, _),) = load("mnist", tmp_path).test_batches()
-    torch.testing.assert_close(images, torch.full((1, 1, 32, 32), (0.4 - 0.1307) / 0.3081))
+    torch.testing.assert_close(images, torch.full((2, 1, 32, 32), (0.4 - 0.1307) / 0.3081))
 
 
 def test_mnist_is_not_augmented(tmp_path):
