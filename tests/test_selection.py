@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import json
 import subprocess
 import sys
 import textwrap
@@ -15,6 +16,8 @@ from torch import nn
 
 from data import build_loaders
 from model import build_model, load_pruned
+from pruner import PRUNERS
+from pruner.groups import KINDS
 from utils.probes import jacobian_singular_values, noisy_ensemble_acc1
 from utils.training import evaluate
 
@@ -45,6 +48,27 @@ def prune(base, tmp_path):
 
 def kept_by(ran):
     return ran.load("pruned_model")["kept"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", PRUNERS)
+def test_every_pruner_cuts_what_its_plan_says_and_its_file_gives_the_network_back(method, kind, prune, tmp_path):
+    """A new pruner is tested here without a line of its own."""
+    words = ("--method", method, "--wg", kind, "--stage_pr", "[4:0.01]" if kind == "weight" else "[2:0.1]")
+    ran = prune(*words, *(SHORT_GREG if method.startswith("GReg") else ()))
+    plan = json.loads(run_program(tmp_path / "plan", *TINY, *words, "--plan=json").out)
+    planned = {layer["name"]: layer["pruned"] for layer in plan["layers"] if layer["pruned"]}
+    saved = ran.load("pruned_model")
+    held = saved["masks"] if kind == "weight" else saved["kept"]
+    assert {name: int((~mask).sum()) for name, mask in held.items()} == planned
+    assert bool(planned) == (method != "none")
+    assert ran.report["params_after"] == plan["params1"]
+    again = run_program(
+        tmp_path / "elsewhere", *TINY, "--evaluate", "--base_model_path", ran.weights("pruned_model").resolve()
+    )
+    after = ran.report["acc1_after_cut"] if planned else ran.report["acc1_base"]
+    assert f"acc1 {after:.2f} " in again.out
+    assert f"params {plan['params1']:,} " in again.out
 
 
 def test_random_picks_follow_the_seed(prune):
