@@ -9,22 +9,22 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from data import Data, DataSpec, build_loaders, describe
+from data import BadImageError, Data, DataSpec, build_loaders, describe
 from model import reinitialise
-from pruner import Masks, Pruner, Setting, build_pruner, cut
+from pruner import PRUNERS, Masks, Pruner, Setting, cut
 from utils.cost import cost_of, example
 from utils.device import device_notices, device_of
 from utils.figures import norms_figure
 from utils.history import History, OrderLog
+from utils.learning_rate import schedule_notices
 from utils.network import Start, family_notice, starting_network
 from utils.options import Options, parse
 from utils.planning import Planned, plan_notes, plan_run, refuse_untrained
 from utils.probes import jacobian_singular_values, noisy_ensemble_acc1
 from utils.report import Around, report_of
 from utils.run import RunDir, Unrecorded, close_log, open_log
-from utils.schedule import schedule_notices
 from utils.tables import closing_table, evaluation_table, plan_table
-from utils.training import Diverged, Tally, evaluate, fine_tune, prune_phase, reestimated_acc1
+from utils.training import Tally, evaluate, fine_tune, prune_phase, reestimated_acc1, shown
 
 log = logging.getLogger("pruning")
 LOOKS = 100  # at the groups' scores during the prune phase, for the figure
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if job:
             run(*job)
         return 0
-    except (Wrong, Diverged) as error:
+    except (Wrong, BadImageError, ArithmeticError) as error:
         print(f"main.py: error: {' '.join(str(error).split())}", file=sys.stderr)  # on one line
         return 2 if isinstance(error, Wrong) else 1
     finally:
@@ -59,26 +59,34 @@ def prepare(argv: Sequence[str]) -> tuple[RunDir, Data, Start, Planned, torch.de
         open_log(options.screen_print)
         device = device_of(options.device, options.gpu)
         spec = describe(options.dataset, options.data_path)
-        for notice in notices + device_notices(device, options.gpu) + family_notice(options, spec):
-            log.warning("notice: %s", notice)
+        notices += device_notices(device, options.gpu) + family_notice(options, spec)
         if options.evaluate:
             print_evaluation(options, spec, device)
+            say_notices(notices)
             return None
         planned = plan_run(options, spec)
-        if options.plan == "json":
-            print(json.dumps(planned.values))
-            return None
         if options.plan:
-            print(plan_table(planned.values, plan_notes(options, planned.plan)))
+            say_notices(notices)
+            notes = plan_notes(options, planned.plan)
+            print(plan_table(planned.values, notes) if options.plan == "text" else json.dumps(planned.values))
+            for note in notes if options.plan == "json" else []:
+                log.warning("note: %s", note)
             return None
         refuse_untrained(options, planned.plan)
         start = starting_network(options, spec)
         if start.pruned and not options.directly_ft_weights:
             raise ValueError(f"{start.source} is already pruned; give a dense network to --base_model_path")
         data = build_loaders(options.dataset, options.data_path, options.seed, options.workers, device)
-        return RunDir(options, data.spec, start.model), data, start, planned, device
+        run_dir = RunDir(options, data.spec, start.model)
+        say_notices(notices)  # a wrong command is answered in one line, without them
+        return run_dir, data, start, planned, device
     except ValueError as error:
         raise Wrong(str(error)) from error
+
+
+def say_notices(notices: list[str]) -> None:
+    for notice in notices:
+        log.warning("notice: %s", notice)
 
 
 def run(run_dir: RunDir, data: Data, start: Start, planned: Planned, device: torch.device) -> None:
@@ -89,34 +97,35 @@ def run(run_dir: RunDir, data: Data, start: Start, planned: Planned, device: tor
     if options.note:
         log.info("note: %s", options.note)
     run_dir.say(plan_table(planned.values, []))
+    if start.pruned:
+        run_dir.cut_made(start.kept, {name: mask.to(device) for name, mask in start.masks.items()})
     if options.save_init_model:
         run_dir.save("checkpoint_init", phase="prune", step=0, model=model)
     if start.source:
         with tally.timed("base"):
-            around.acc1_base = evaluate(model, data.test_batches())["acc1"]
-        run_dir.say(f"base: test acc1 {around.acc1_base:.2f} ({start.source})")
+            around.base = evaluate(model, data.test_batches())
+        run_dir.say(f"base: test {shown(around.base)} ({start.source})")
 
-    if start.pruned:
-        masks = {name: mask.to(device) for name, mask in start.masks.items()}
-        run_dir.cut_made(start.kept, masks)
-    else:
+    if not start.pruned:
         image = example(model, data.spec.channels, data.spec.size)
         judge = training_loss_after(options, data)
         with tally.timed("pick"):
-            pruner = build_pruner(options, Setting(model, planned.plan, planned.inherited, judge, image))
-        if planned.schedule:
+            pruner = PRUNERS[options.method].build(
+                options, Setting(model, planned.plan, planned.inherited, judge, image)
+            )
+        if not pruner.finished:
             prune(model, data, pruner, planned, run_dir, tally)
         with tally.timed("cut"):
-            masks = make_cut(model, data, pruner, planned, image, run_dir, around)
-        if options.reinit and options.method in ("L1", "Oracle"):
+            make_cut(model, data, pruner, planned, image, run_dir, around)
+        if options.reinit and "reinit" not in pruner.ignores:
             reinitialise(model, options.reinit)
+    keeper = Masks(model, run_dir.masks)
     names = ["checkpoint_just_finished_prune"] + (["checkpoint", "checkpoint_best"] if not options.epochs else [])
     run_dir.save(*names, phase="finetune", step=0, model=model)
     run_dir.save_pruned(model)
 
-    for notice in schedule_notices(options):
-        log.warning("notice: %s", notice)
-    tuned = fine_tune(model, data, Masks(model, masks), run_dir, tally)
+    say_notices(schedule_notices(options, after_prune_phase="prune" in tally.images_per_second))
+    tuned = fine_tune(model, data, keeper, run_dir, tally)
     report = report_of(options, data.spec, planned, around, tuned, tally, start.source, device, str(run_dir.path))
     run_dir.write_report(report)
     run_dir.say(closing_table(report))
@@ -135,8 +144,8 @@ def training_loss_after(options: Options, data: Data) -> Callable[[nn.Module, di
 
 def prune(model: nn.Module, data: Data, pruner: Pruner, planned: Planned, run_dir: RunDir, tally: Tally) -> None:
     """The prune phase, with the logs of it that were asked for."""
-    options, steps = run_dir.options, planned.schedule.cut_after_step + 1
-    observers = []
+    options = run_dir.options
+    steps = planned.schedule.cut_after_step + 1 if planned.schedule else 0
     figure = History(pruner, max(steps // LOOKS, 1)) if options.wg != "weight" else None
     magnitudes = History(pruner, options.plot_interval) if options.save_mag_reg_log else None
     order = (
@@ -145,7 +154,7 @@ def prune(model: nn.Module, data: Data, pruner: Pruner, planned: Planned, run_di
     observers = [watcher.observe for watcher in (figure, magnitudes, order) if watcher]
     prune_phase(model, data, pruner, run_dir, steps, tally, observers)
     if figure and figure.scores:
-        norms_figure(figure, pruner.kept(), planned.schedule, run_dir.log_file("filter_norms.png"))
+        norms_figure(figure, pruner.kept(), pruner.milestones, run_dir.log_file("filter_norms.png"))
     if magnitudes:
         magnitudes.write(run_dir.log_file(""))
     if order:
@@ -154,21 +163,21 @@ def prune(model: nn.Module, data: Data, pruner: Pruner, planned: Planned, run_di
 
 def make_cut(
     model: nn.Module, data: Data, pruner: Pruner, planned: Planned, image: Tensor, run_dir: RunDir, around: Around
-) -> dict[str, Tensor]:
-    """Cut `model` in place, measure what that costs, and return the masks."""
+) -> None:
+    """Cut `model` in place and measure what that costs."""
     options, plan, kept = run_dir.options, planned.plan, pruner.kept()
     if plan.pruned:
-        around.acc1_before_cut = evaluate(model, data.test_batches())["acc1"]
+        around.before_cut = evaluate(model, data.test_batches())
         around.acc1_before_cut_bn = reestimated_acc1(model, data)
         around.gap, around.l1_comparison = pruner.gaps(), pruner.comparison()
     masks = cut(model, kept, plan.kind, image)
     run_dir.cut_made({} if masks else kept, masks)
     if plan.pruned:
-        around.acc1_after_cut = evaluate(model, data.test_batches())["acc1"]
+        around.after_cut = evaluate(model, data.test_batches())
         around.acc1_after_cut_bn = reestimated_acc1(model, data)
         lost = around.acc1_before_cut_bn - around.acc1_after_cut_bn
         run_dir.say(
-            f"cut: test acc1 {around.acc1_before_cut:.2f} -> {around.acc1_after_cut:.2f} raw, "
+            f"cut: test acc1 {around.before_cut['acc1']:.2f} -> {around.after_cut['acc1']:.2f} raw, "
             f"{around.acc1_before_cut_bn:.2f} -> {around.acc1_after_cut_bn:.2f} with batch-norm statistics "
             "re-estimated on both sides"
         )
@@ -180,9 +189,8 @@ def make_cut(
         run_dir.say(f"{copies} copies with noise of {std:g}: training acc1 {around.noisy_ensemble_acc1:.2f}")
     if options.check_jsv_loop:
         around.jacobian_singular_values = jacobian_singular_values(model, data, options.check_jsv_loop)
-        shown = "  ".join(f"{key} {value:.4g}" for key, value in around.jacobian_singular_values.items())
-        run_dir.say(f"singular values of the input-output Jacobian: {shown}")
-    return masks
+        values = "  ".join(f"{key} {value:.4g}" for key, value in around.jacobian_singular_values.items())
+        run_dir.say(f"singular values of the input-output Jacobian: {values}")
 
 
 def print_evaluation(options: Options, spec: DataSpec, device: torch.device) -> None:

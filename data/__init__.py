@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 
 from .arrays import ArraySplit, Batch
-from .folders import FolderSplit
+from .folders import BadImageError, FolderSplit
 from .order import steps_per_epoch
 from .sets import DATASETS
 from .spec import DataSpec
 
-__all__ = ["DATASETS", "Data", "DataSpec", "build_loaders", "describe", "steps_per_epoch"]
+__all__ = ["DATASETS", "BadImageError", "Data", "DataSpec", "build_loaders", "describe", "steps_per_epoch"]
 
 TEST_BATCH = 256
 WHOLE_TRAINING_SET = 100_000  # images; of larger sets, 200 batches give the batch-norm statistics

@@ -37,9 +37,17 @@ def annotated_samples(folder: Path, classes: list[str]) -> list[Sample]:
     lines = (folder / "val_annotations.txt").read_text().splitlines()
     rows = [line.split("\t") for line in lines if line]
     try:
-        return [(str(folder / "images" / row[0]), label[row[1]]) for row in rows]
+        samples = [(str(folder / "images" / row[0]), label[row[1]]) for row in rows]
     except (IndexError, KeyError) as error:
         raise ValueError(f"{folder / 'val_annotations.txt'} has a line without a class of train/: {error}") from None
+    missing = next((path for path, _ in samples if not os.path.exists(path)), None)
+    if missing:
+        raise ValueError(f"{folder / 'val_annotations.txt'} names {missing}, which is not there")
+    return samples
+
+
+class BadImageError(ValueError):
+    """A file that is no image, met when it is read."""
 
 
 class _Files(Dataset):
@@ -51,9 +59,13 @@ class _Files(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
         index, seed = key
         path, label = self.samples[index]
+        try:
+            image = default_loader(path)
+        except OSError as error:
+            raise BadImageError(f"the image {path} cannot be read: {error}") from None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return self.transform(default_loader(path)), label
+            return self.transform(image), label
 
 
 class FolderSplit:
@@ -102,5 +114,8 @@ class FolderSplit:
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # else the workers' seed is drawn from the global one
         )
-        for images, labels in loader:
-            yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+        try:
+            for images, labels in loader:
+                yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+        except BadImageError as error:  # a worker's comes with its traceback in the text
+            raise BadImageError(str(error).strip().splitlines()[-1].split("BadImageError: ")[-1]) from None

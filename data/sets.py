@@ -1,6 +1,7 @@
 """The sets by name: what each is, and how it is read."""
 
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +114,7 @@ def _npz_labels(file: Path, shape: tuple[int, ...]) -> np.ndarray:
     try:
         with np.load(file) as arrays:
             labels = arrays.get("labels")
-    except (ValueError, zipfile.BadZipFile) as error:  # an array of objects; a damaged file
+    except (ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:  # an array of objects; a damaged file
         raise ValueError(f"'labels' in {file} cannot be read: {error}") from None
     if labels is None or labels.shape != shape[:1] or labels.dtype.kind not in "iu" or labels.min() < 0:
         raise ValueError(f"'labels' in {file} must be {shape[0]} integers from 0, one per image")
@@ -128,7 +129,7 @@ def _read_npz(folder: Path, spec: DataSpec) -> tuple[Arrays, Arrays]:
             with np.load(file) as arrays:
                 images = torch.from_numpy(arrays["images"]).permute(0, 3, 1, 2).contiguous()
                 splits.append((images, torch.from_numpy(arrays["labels"].astype(np.int64))))
-        except zipfile.BadZipFile as error:
+        except (ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise ValueError(f"{file} is damaged: {error}") from None
     return splits[0], splits[1]
 

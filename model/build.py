@@ -53,8 +53,9 @@ def build_model(arch: str, num_classes: int, in_channels: int, image_size: int, 
     if is_small(arch, image_size):
         return SMALL[arch](num_classes, in_channels, image_size)
     # Training heads beside the classifier are not part of the network that is pruned and counted.
-    heads = {"aux_logits": False} if arch in ("googlenet", "inception_v3") else {}
-    heads |= {"init_weights": True} if heads else {}
+    # transform_input is how the trained weights of these two see their images.
+    inception = arch in ("googlenet", "inception_v3")
+    heads = {"aux_logits": False, "init_weights": True, "transform_input": True} if inception else {}
     model = tv.get_model(arch, weights=None, num_classes=num_classes, **heads)
     if in_channels != 3:
         _read_channels(model, in_channels)

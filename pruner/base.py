@@ -1,7 +1,32 @@
 """What a pruner is. The base does nothing: it is the pruner of plain training."""
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
+
+from .plan import Plan
+from .schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What pruners are built from, beside the options.
+
+    Attributes:
+        model: the network to prune, with its starting weights.
+        inherited: what another run kept, layer name -> bool (groups,); None: pick afresh.
+        judge: a cut network and its masks -> its training loss.
+        example: one image, where the model is.
+    """
+
+    model: nn.Module
+    plan: Plan
+    inherited: dict[str, Tensor] | None
+    judge: Callable[[nn.Module, dict[str, Tensor]], float]
+    example: Tensor
 
 
 class Pruner:
@@ -9,9 +34,40 @@ class Pruner:
 
     The loop calls ``before_step(step)``, then forward and backward, ``after_backward()``, the optimiser,
     ``after_step()``, until ``finished``; then the cut is made by ``kept()``.
+
+    Attributes:
+        phase: the name under which steps and seconds are counted.
+        prunes: whether ratios are needed.
+        has_prune_phase: whether steps are trained before the cut.
+        rounded: how r·n becomes a number of groups.
+        milestones: what has happened -> the step at which it did.
+        ignores: flags that have no effect on this method, for a notice where they are typed.
     """
 
-    phase = "done"  # the name under which steps and seconds are counted
+    phase = "done"
+    milestones: dict[str, int] = {}  # noqa: RUF012 - never written to here
+    prunes = False
+    has_prune_phase = False
+    rounded = staticmethod(math.ceil)
+    ignores: tuple[str, ...] = (
+        "stage_pr", "skip_layers", "wg", "pick_pruned", "expect_speedup", "base_pr_model", "inherit_pruned", "reinit",
+    )  # fmt: skip
+
+    @classmethod
+    def schedule(cls, options, plan: Plan) -> Schedule | None:
+        """The prune phase that carries out `plan`; None for a method without one."""
+        return None
+
+    @classmethod
+    def check(cls, plan: Plan) -> None:
+        """Raises:
+        ValueError: `plan` is more than this method can carry out.
+        """
+
+    @classmethod
+    def build(cls, options, setting: Setting) -> "Pruner":
+        """The pruner of a run."""
+        return cls()
 
     @property
     def finished(self) -> bool:

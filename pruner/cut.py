@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
@@ -32,10 +31,11 @@ def cut(model: nn.Module, kept: dict[str, Tensor], kind: str, example: Tensor) -
         Masks, layer name -> bool of the weight's shape; empty for filters and channels.
     """
     if kind == "weight":
-        masks = {name: groups.spread(mask, model.get_submodule(name).weight.shape, kind) for name, mask in kept.items()}
-        with torch.no_grad():
-            for name, mask in masks.items():
-                model.get_submodule(name).weight.mul_(mask)
+        masks = {}
+        for name, mask in kept.items():
+            weight = model.get_submodule(name).weight
+            masks[name] = groups.spread(mask.to(weight.device), weight.shape, kind)
+            weight.data.mul_(masks[name])
         return masks
 
     if not kept:

@@ -11,8 +11,8 @@ import logging
 import torch
 from torch import Tensor, nn
 
-from . import groups
-from .base import Pruner
+from . import groups, l1
+from .base import Pruner, Setting
 from .plan import Plan
 from .schedule import Schedule
 
@@ -57,8 +57,41 @@ class GReg(Pruner):
 
     Args:
         l1_picks: what L1 keeps of the starting weights (or another run kept): layer name -> bool (groups,).
+        comparison: how that compares with L1's own choice, where it is inherited.
         block_loss_grad: the penalty replaces the loss's gradient instead of adding to it.
+
+    Attributes:
+        milestones: what has happened -> the step at which it did.
     """
+
+    prunes = True
+    has_prune_phase = True
+    picks_later = False
+
+    @classmethod
+    def schedule(cls, options, plan: Plan) -> Schedule:
+        return Schedule(
+            update_every_steps=options.update_reg_interval,
+            stabilize_steps=options.stabilize_reg_interval,
+            grow=options.reg_granularity_prune,
+            grow_pick=options.reg_granularity_pick,
+            limit=options.reg_upper_limit,
+            limit_pick=options.reg_upper_limit_pick,
+            keep=options.reg_granularity_recover,
+            gap_limit=options.mag_ratio_limit,
+            picks_later=cls.picks_later,
+            empty=not plan.pruned,
+        )
+
+    @classmethod
+    def build(cls, options, setting: Setting) -> "GReg":
+        schedule = cls.schedule(options, setting.plan)
+        picks, comparison = cls._l1(options, setting)
+        return cls(setting.model, setting.plan, schedule, picks, options.block_loss_grad, comparison)
+
+    @classmethod
+    def _l1(cls, options, setting: Setting) -> tuple[dict[str, Tensor], l1.Comparison]:
+        return l1.picks(options, setting)
 
     def __init__(
         self,
@@ -67,13 +100,15 @@ class GReg(Pruner):
         schedule: Schedule,
         l1_picks: dict[str, Tensor],
         block_loss_grad: bool = False,
+        comparison: l1.Comparison | None = None,
     ):
         self.schedule, self.kind = schedule, plan.kind
         self.layers = [
             RegularizedLayer(name, model.get_submodule(name).weight, plan.kind, n_pruned)
             for name, n_pruned in plan.pruned.items()
         ]
-        self._l1_picks = l1_picks
+        self._l1_picks, self._comparison = l1_picks, comparison or {}
+        self.milestones: dict[str, int] = {}
         self._blocked = [model.get_submodule(p.layer.name).weight for p in plan.layers] if block_loss_grad else []
         self._step = -1
         self._finished_at: int | None = None  # T, the step at whose update the last layer finished
@@ -113,7 +148,7 @@ class GReg(Pruner):
         for layer in growing:
             layer.finished |= layer.updates >= self.schedule.updates_to_finish
         if all(layer.finished for layer in self.layers):
-            self._finished_at = step
+            self._finished_at = self.milestones["λ stops"] = step
             log.info("step %d: penalties stand still for %d steps", step, self.schedule.stabilize_steps)
 
     def _grow(self, layer: RegularizedLayer, step: int) -> None:
@@ -150,6 +185,9 @@ class GReg(Pruner):
         penalties = {"lambda": max((layer.penalty.max().item() for layer in self.layers), default=0.0)}
         return penalties | {f"gap/{name}": gap for name, gap in self.gaps().items()}
 
+    def comparison(self) -> l1.Comparison:
+        return self._comparison
+
     def gaps(self) -> dict[str, float]:
         """Layer name -> running average of the gap."""
         return {layer.name: layer.gap.item() for layer in self.layers if layer.gap is not None}
@@ -173,10 +211,13 @@ class GReg(Pruner):
             "finished_at": self._finished_at,
             "layers": layers,
             "l1_picks": self._l1_picks,
+            "comparison": self._comparison,
+            "milestones": self.milestones,
         }
 
     def load_state_dict(self, state: dict) -> None:
         self._step, self._finished_at = state["step"], state["finished_at"]
+        self._comparison, self.milestones = dict(state["comparison"]), dict(state["milestones"])
         self._l1_picks = {name: mask.to(self._l1_picks[name].device) for name, mask in state["l1_picks"].items()}
         for layer in self.layers:
             for key, value in state["layers"][layer.name].items():
@@ -189,6 +230,8 @@ class GReg1(GReg):
 
     Source: paper, section 3.2.
     """
+
+    ignores = ("reinit",)
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -210,10 +253,17 @@ class GReg2(GReg):
     Source: paper, section 3.3.
     """
 
+    picks_later = True
+    ignores = ("reinit", "pick_pruned", "inherit_pruned")  # numbers are all that it can inherit
+
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self._starting_scores = {layer.name: groups.sample(layer.scores()).clone() for layer in self.layers}
-        self._comparison: dict[str, dict[str, float]] = {}
+
+    @classmethod
+    def _l1(cls, options, setting: Setting) -> tuple[dict[str, Tensor], l1.Comparison]:
+        """The lowest of the starting weights: what its own pick is compared with."""
+        return l1.pick(setting.model, setting.plan, "min"), {}
 
     def _grow(self, layer: RegularizedLayer, step: int) -> None:
         self._set_penalty(layer)
@@ -234,6 +284,7 @@ class GReg2(GReg):
 
     def _pick(self, layer: RegularizedLayer, step: int) -> None:
         """Take the lowest of the weights as they are now, and say how far that is from L1's choice."""
+        self.milestones.setdefault("pick", step)
         scores = layer.scores()
         layer.kept = groups.keep(scores, layer.n_pruned)
         share = groups.overlap(layer.kept, self._l1_picks[layer.name])
@@ -244,12 +295,9 @@ class GReg2(GReg):
             step, layer.name, 100 * share, kendall, spearman,
         )  # fmt: skip
 
-    def comparison(self) -> dict[str, dict[str, float]]:
-        return self._comparison
-
     def state_dict(self) -> dict:
-        return super().state_dict() | {"starting_scores": self._starting_scores, "comparison": self._comparison}
+        return super().state_dict() | {"starting_scores": self._starting_scores}
 
     def load_state_dict(self, state: dict) -> None:
         super().load_state_dict(state)
-        self._starting_scores, self._comparison = state["starting_scores"], dict(state["comparison"])
+        self._starting_scores = state["starting_scores"]

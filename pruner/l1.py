@@ -1,20 +1,36 @@
 """L1-norm pruning: pick by magnitude, cut at once (Li et al. 2017)."""
 
+import logging
+
+import torch
 from torch import Tensor, nn
 
 from . import groups
-from .base import Pruner
+from .base import Pruner, Setting
 from .plan import Plan
+
+log = logging.getLogger(__name__)
+Comparison = dict[str, dict[str, float]]
 
 
 class L1(Pruner):
     """Cuts the groups with the lowest (or highest, or any) mean magnitude, with no prune phase."""
 
-    def __init__(self, picks: dict[str, Tensor]):
-        self._kept = picks
+    prunes = True
+    ignores = ()
+
+    def __init__(self, picks: dict[str, Tensor], comparison: Comparison):
+        self._kept, self._comparison = picks, comparison
+
+    @classmethod
+    def build(cls, options, setting: Setting) -> "L1":
+        return cls(*picks(options, setting))
 
     def kept(self) -> dict[str, Tensor]:
         return self._kept
+
+    def comparison(self) -> Comparison:
+        return self._comparison
 
 
 def pick(model: nn.Module, plan: Plan, how: str, generator=None) -> dict[str, Tensor]:
@@ -27,3 +43,18 @@ def pick(model: nn.Module, plan: Plan, how: str, generator=None) -> dict[str, Te
         name: groups.keep(groups.scores(model.get_submodule(name).weight, plan.kind), n_pruned, how, generator)
         for name, n_pruned in plan.pruned.items()
     }
+
+
+def picks(options, setting: Setting) -> tuple[dict[str, Tensor], Comparison]:
+    """L1's picks by ``--pick_pruned``; or those inherited from another run, and their overlap with L1's own."""
+    generator = torch.Generator().manual_seed(options.seed)  # so that random picks follow the seed
+    own = pick(setting.model, setting.plan, options.pick_pruned, generator)
+    if setting.inherited is None:
+        return own, {}
+    inherited = {name: mask.to(own[name].device) for name, mask in setting.inherited.items()}
+    comparison = {}
+    for name, mask in inherited.items():
+        share = groups.overlap(mask, own[name])
+        comparison[name] = {"overlap": share}
+        log.info("%s inherited; %.1f %% of the pick is L1's own", name, 100 * share)
+    return inherited, comparison

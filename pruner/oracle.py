@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .base import Pruner
+from .base import Pruner, Setting
 from .cut import cut
 from .plan import Plan
 
@@ -31,6 +31,18 @@ class Oracle(Pruner):
         ValueError: there are more combinations than a night's work.
     """
 
+    prunes = True
+    rounded = staticmethod(math.floor)
+    ignores = ("pick_pruned", "inherit_pruned")
+
+    @classmethod
+    def check(cls, plan: Plan) -> None:
+        combinations_of(plan)
+
+    @classmethod
+    def build(cls, options, setting: Setting) -> "Oracle":
+        return cls(setting.model, setting.plan, setting.judge, setting.example)
+
     def __init__(
         self, model: nn.Module, plan: Plan, judge: Callable[[nn.Module, dict[str, Tensor]], float], example: Tensor
     ):
@@ -43,6 +55,8 @@ class Oracle(Pruner):
             loss = judge(candidate, cut(candidate, kept, plan.kind, example))
             if loss < best:
                 best, self._kept = loss, kept
+        if math.isinf(best):
+            raise ArithmeticError("--method Oracle: no candidate has a loss that is a number")
         log.info("Oracle: the best of %d combinations has training loss %.5f", n_combinations, best)
 
     def kept(self) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ import torch
 
 from data import describe
 from model import build_model
-from pruner import Setting, build_pruner
+from pruner import PRUNERS, Setting
 from utils.cost import example
 from utils.options import parse
 from utils.planning import plan_run
@@ -42,7 +42,8 @@ def main(words: list[str]) -> dict[str, float]:
 
     began = time.perf_counter()
     image = example(model, spec.channels, spec.size)
-    pruner = build_pruner(options, Setting(model, planned.plan, None, lambda *_: 0.0, image))
+    setting = Setting(model, planned.plan, None, lambda *_: 0.0, image)
+    pruner = PRUNERS[options.method].build(options, setting)
     figures["pruner, s"] = time.perf_counter() - began
 
     if planned.schedule and planned.schedule.picks_later:

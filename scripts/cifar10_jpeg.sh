@@ -8,7 +8,7 @@
 # WEIGHTS: a ResNet20 state dict, such as resnet20-cifar10-12fca82f.th.
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,8p' "$0" >&2; exit 2; }
-images=$1 weights=$2
+images=$(realpath "$1") weights=$(realpath "$2")
 shift 2
 cd "$(dirname "$0")/.."
 

@@ -8,7 +8,7 @@
 # IMAGES: a folder with train/<class>/ and val/<class>/.
 set -euo pipefail
 [ $# -ge 1 ] || { sed -n '2,8p' "$0" >&2; exit 2; }
-images=$1
+images=$(realpath "$1")
 shift
 cd "$(dirname "$0")/.."
 

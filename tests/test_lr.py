@@ -5,7 +5,7 @@ from helpers import one_line_refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.schedule import learning_rates, lr_at, parse_lr_schedule, schedule_notices, uses_adam
+from utils.learning_rate import learning_rates, lr_at, parse_lr_schedule, schedule_notices, uses_adam
 
 
 def options(**changes):
@@ -102,15 +102,16 @@ def test_other_networks_are_tuned_by_sgd(arch):
 
 
 def test_rates_that_are_never_reached_are_pointed_out():
-    (notice,) = schedule_notices(options(lr_ft="0:0.001,30:0.0001", epochs=30))
+    (notice,) = schedule_notices(options(lr_ft="0:0.001,30:0.0001", epochs=30), True)
     assert "from epoch 30 on" in notice
-    assert not schedule_notices(options(lr_ft="0:0.001,30:0.0001", epochs=31))
+    assert not schedule_notices(options(lr_ft="0:0.001,30:0.0001", epochs=31), True)
 
 
 def test_a_rise_of_the_rate_after_the_prune_phase_is_pointed_out():
     rising = {"lr_ft": "0:0.01", "lr_prune": 0.001}
-    (notice,) = schedule_notices(options(method="GReg-1", **rising))
+    (notice,) = schedule_notices(options(**rising), True)
     assert "0.001" in notice
     assert "0.01" in notice
-    for quiet in ({"method": "L1", **rising}, {"method": "GReg-1", "lr_ft": "0:0.001"}, {"epochs": 0, **rising}):
-        assert not schedule_notices(options(**quiet))
+    assert not schedule_notices(options(**rising), False)
+    for quiet in ({"lr_ft": "0:0.001"}, {"epochs": 0, **rising}):
+        assert not schedule_notices(options(**quiet), True)

@@ -58,14 +58,14 @@ def test_every_pruner_cuts_what_its_plan_says_and_its_file_gives_the_network_bac
     ran = prune(*words, *(SHORT_GREG if method.startswith("GReg") else ()))
     plan = json.loads(run_program(tmp_path / "plan", *TINY, *words, "--plan=json").out)
     planned = {layer["name"]: layer["pruned"] for layer in plan["layers"] if layer["pruned"]}
-    saved = ran.load("pruned_model")
+    name = "pruned_model" if planned else "checkpoint"  # what is not pruned has no pruned file
+    assert ran.weights("pruned_model").exists() == bool(planned)
+    saved = ran.load(name)
     held = saved["masks"] if kind == "weight" else saved["kept"]
     assert {name: int((~mask).sum()) for name, mask in held.items()} == planned
     assert bool(planned) == (method != "none")
     assert ran.report["params_after"] == plan["params1"]
-    again = run_program(
-        tmp_path / "elsewhere", *TINY, "--evaluate", "--base_model_path", ran.weights("pruned_model").resolve()
-    )
+    again = run_program(tmp_path / "elsewhere", *TINY, "--evaluate", "--base_model_path", ran.weights(name).resolve())
     after = ran.report["acc1_after_cut"] if planned else ran.report["acc1_base"]
     assert f"acc1 {after:.2f} " in again.out
     assert f"params {plan['params1']:,} " in again.out
@@ -94,6 +94,7 @@ def test_the_very_groups_of_another_run_are_inherited(prune, method):
     for name, mask in kept_by(random).items():
         assert mask.equal(kept_by(heir)[name])
         assert f"{name} inherited; " in heir.log
+        assert 0 <= heir.report["l1_comparison"][name]["overlap"] <= 1
 
 
 @pytest.mark.parametrize("words", [("--method", "L1", "--inherit_pruned", "pr"), ("--method", "GReg-2", *SHORT_GREG)])
@@ -113,7 +114,7 @@ def test_masks_are_inherited_too(prune):
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(CUT, "two sources of ratios"), (("--wg", "channel"), "give --wg filter"), (("--arch", "lenet5"), "has not")],
+    [(CUT, "two sources of ratios"), (("--wg", "channel"), "give --wg filter"), (("--arch", "lenet5"), "not a lenet5")],
 )
 def test_inheriting_what_does_not_fit_is_refused(prune, base, tmp_path, words, said):
     source = prune("--method", "L1", *CUT).weights("pruned_model")
@@ -132,6 +133,15 @@ def test_orthogonal_weights_after_the_cut(prune):
             rows = module.weight.flatten(1)
             rows = rows if len(rows) <= rows.shape[1] else rows.T
             torch.testing.assert_close(rows @ rows.T, torch.eye(len(rows)), atol=1e-5, rtol=0)
+
+
+def test_pruned_weights_are_zero_in_every_file_of_a_restarted_masked_network(prune):
+    ran = prune("--method", "L1", "--wg", "weight", *CUT, "--reinit", "orth")
+    for name in ("pruned_model", "checkpoint_just_finished_prune", "checkpoint_best"):
+        saved = ran.load(name)
+        assert saved["masks"]
+        for layer, mask in saved["masks"].items():
+            assert (saved["model"][f"{layer}.weight"][~mask] == 0).all()
 
 
 def test_starting_the_cut_network_from_scratch(prune):

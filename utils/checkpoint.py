@@ -98,8 +98,8 @@ def is_pruned(saved: dict[str, Any]) -> bool:
     return bool(saved.get("kept") or saved.get("masks"))
 
 
-def kept_by(saved: dict[str, Any], source: str) -> tuple[str, dict[str, Tensor]]:
-    """Kind of group, and what was kept of each layer that lost any, (groups,) bool, in a pruned checkpoint.
+def kept_by(saved: dict[str, Any], source: str) -> tuple[str, str, dict[str, Tensor]]:
+    """Network, kind of group, and what was kept of each layer that lost any, (groups,) bool, of a pruned checkpoint.
 
     Raises:
         ValueError: nothing is pruned there.
@@ -107,7 +107,7 @@ def kept_by(saved: dict[str, Any], source: str) -> tuple[str, dict[str, Tensor]]
     if not is_pruned(saved):
         raise ValueError(f"{source} holds no pruned network of this program")
     kept = saved["kept"] or {name: mask.flatten() for name, mask in saved["masks"].items()}
-    return saved["options"]["wg"], kept
+    return saved["options"]["arch"], saved["options"]["wg"], kept
 
 
 def fill(model: nn.Module, state: dict[str, Tensor], source: str) -> None:

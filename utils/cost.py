@@ -42,7 +42,7 @@ def cost_of(model: nn.Module, channels: int, size: int) -> Cost:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         try:
             model(example(model, channels, size))
-        except RuntimeError as error:  # a network made for larger images pools these to nothing
+        except (RuntimeError, AssertionError) as error:  # made for larger images, it pools these to nothing
             raise ValueError(
                 f"{type(model).__name__} cannot take images of {size} px: {error}".splitlines()[0]
             ) from None

@@ -7,19 +7,19 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from pruner import Schedule
 from utils.history import History
 
 KEPT, PRUNED, MARK = "#1f77b4", "#d62728", "0.35"
 
 
-def norms_figure(history: History, kept: dict[str, Tensor], schedule: Schedule, path: Path) -> None:
+def norms_figure(history: History, kept: dict[str, Tensor], milestones: dict[str, int], path: Path) -> None:
     """Filter norms spreading while λ grows: three layers filter by filter, then every layer's spread.
 
     Source: the figure of the paper's introduction, row 1 (spread over λ); the traces by filter are ours.
 
     Args:
         kept: layer name -> bool (groups,): what stayed, for the colours.
+        milestones: text -> step, for dotted lines.
     """
     names = list(history.scores)
     shown = [names[i] for i in sorted({0, len(names) // 2, len(names) - 1})]
@@ -37,7 +37,7 @@ def norms_figure(history: History, kept: dict[str, Tensor], schedule: Schedule, 
         ax.set_ylim(bottom=max(scores[scores > 0].min(), 1e-6) / 2)
         ax.set_title(f"{name}: {len(stays)} groups, {int((~stays).sum())} cut", fontsize=10)
         ax.set_xlabel("step of the prune phase")
-        _mark_phases(ax, schedule)
+        _mark(ax, milestones)
     axes[0].set_ylabel("mean |w| of a group, relative to the layer's at step 0")
     axes[0].plot([], [], color=KEPT, label="kept")
     axes[0].plot([], [], color=PRUNED, label="pruned")
@@ -56,10 +56,8 @@ def norms_figure(history: History, kept: dict[str, Tensor], schedule: Schedule, 
     figure.savefig(path, dpi=110)
 
 
-def _mark_phases(ax, schedule: Schedule) -> None:
-    """Dotted lines where GReg-2 picks and where λ stops."""
-    marks = {"pick": schedule.picked_at, f"λ = {schedule.limit}": schedule.stabilise_from}
-    for text, step in marks.items():
-        if step is not None:
-            ax.axvline(step, color=MARK, ls=":", lw=1)
-            ax.text(step, 0.985, f" {text}", transform=ax.get_xaxis_transform(), color=MARK, fontsize=8, va="top")
+def _mark(ax, milestones: dict[str, int]) -> None:
+    """Dotted lines where GReg-2 has picked and where λ has stopped."""
+    for text, step in milestones.items():
+        ax.axvline(step, color=MARK, ls=":", lw=1)
+        ax.text(step, 0.985, f" {text}", transform=ax.get_xaxis_transform(), color=MARK, fontsize=8, va="top")

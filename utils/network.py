@@ -61,6 +61,8 @@ def _from_file(options: Options, spec: DataSpec, pattern: str) -> Start:
             raise ValueError(f"{path} holds a {saved['options']['arch']}, not a {options.arch}: see --arch")
         if (found["classes"], found["channels"], found["size"]) != here:
             raise ValueError(f"{path} was made for images of {found['name']}, of another form than {spec.name}'s")
+        if saved["options"]["not_use_bn"] != options.not_use_bn:
+            raise ValueError(f"{path} and this command differ in --not_use_bn")
         pruned = checkpoint.is_pruned(saved)
         return Start(rebuild(saved), str(path), pruned, saved["kept"], saved["masks"])
     model = build_model(options.arch, spec.classes, spec.channels, spec.size, not options.not_use_bn)

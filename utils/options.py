@@ -20,6 +20,7 @@ from model import SMALL
 from pruner import PRUNERS
 from pruner.groups import KINDS, PICKS
 from pruner.plan import parse_skip_layers, parse_stage_pr
+from utils.learning_rate import parse_lr_schedule, uses_adam
 from utils.parsers import (
     arch,
     boolean,
@@ -33,7 +34,6 @@ from utils.parsers import (
     one_of,
     pretrained,
 )
-from utils.schedule import parse_lr_schedule
 
 
 class _Parser(argparse.ArgumentParser):
@@ -134,7 +134,9 @@ class Options:
     inherit_pruned: str = flag(
         "index", one_of("index", "pr"), "from --base_pr_model: the very groups (index) or their number (pr)"
     )
-    reinit: str = flag("", str, "after an L1 cut: orth for orthogonal weights, any other word to start from scratch")
+    reinit: str = flag(
+        "", str, "after the cut of L1 or Oracle: orth for orthogonal weights, any other word to start from scratch"
+    )
     directly_ft_weights: str | None = flag(
         None, str, "fine-tune the pruned network of this checkpoint; no pruning", metavar="FILE"
     )
@@ -283,7 +285,7 @@ def parse(argv: Sequence[str]) -> tuple[Options, list[str]]:
     if values.get("seed") is None:
         values["seed"] = secrets.randbelow(2**31)
     options = Options(**values)
-    return options, _notices(options, set(values) & set(given))
+    return options, _notices(options, set(typed))
 
 
 _LISTS = ("--stage_pr", "--skip_layers", "--lr_ft")
@@ -333,27 +335,32 @@ def _as_typed(value: Any) -> str:
     if isinstance(value, list):
         return f"[{','.join(_as_typed(item).strip('{}') for item in value)}]"
     if isinstance(value, dict):
-        return "{" + ",".join(f"{_as_typed(k)}:{_as_typed(v)}" for k, v in value.items()) + "}"
+        # In {0:0.1,30:0.01}, without blanks, YAML sees keys without values.
+        return "{" + ",".join(f"{k}:{_as_typed(v)}" if v else k for k, v in value.items()) + "}"
     return value
 
 
 def _notices(options: Options, typed: set[str]) -> list[str]:
-    """What was given but has no effect on this run."""
-    method, idle = options.method, []
-    if not method.startswith("GReg"):
-        idle += [f.name for f in by_section()[GREG]]
-    if method in ("none", "GReg-2", "Oracle"):
-        idle.append("pick_pruned")
-    if method == "none":
-        idle += ["stage_pr", "skip_layers", "wg", "expect_speedup", "base_pr_model", "inherit_pruned"]
-    if method not in ("L1", "Oracle"):
-        idle.append("reinit")
-    if method == "GReg-2":
-        idle.append("inherit_pruned")  # numbers are all that it can inherit
-    if method != "Oracle":
+    """What was typed on the command line but has no effect on this run."""
+    if options.evaluate:
+        return []
+    method = PRUNERS[options.method]
+    idle = [*method.ignores]
+    if not method.has_prune_phase:
+        idle += [f.name for f in by_section()[GREG]] + ["save_mag_reg_log", "save_order_log"]
+    if options.method != "Oracle":
         idle.append("ft_in_oracle_pruning")
+    if method.prunes and not uses_adam(options):
+        idle.append("lr")  # fine-tuning has --lr_ft
     named = ", ".join(f"--{name}" for name in dict.fromkeys(idle) if name in typed)
-    notices = [f"no effect under --method {method}: {named}"] if named and not options.evaluate else []
+    notices = [f"no effect under --method {options.method}: {named}"] if named else []
+    for file, beside in (
+        ("directly_ft_weights", ("base_model_path", "stage_pr", "skip_layers", "base_pr_model")),
+        ("base_pr_model", ("skip_layers",)),
+    ):
+        named = ", ".join(f"--{name}" for name in beside if name in typed)
+        if getattr(options, file) and named:
+            notices.append(f"no effect beside --{file}: {named}")
     if "start_epoch" in typed:
         notices.append("--start_epoch has no effect: a run begins at epoch 0")
     return notices

@@ -1,6 +1,5 @@
 """What a run would do, before it does anything: the plan, its costs, and what speaks against it."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from data import DataSpec
 from model import build_model, weights_of
 from model.layers import Layer, layers_of
-from pruner import Plan, Schedule, combinations_of, inherit_plan, keep_all, make_plan, schedule_of
+from pruner import PRUNERS, Plan, Schedule, inherit_plan, keep_all, make_plan
 from utils.checkpoint import find_one, kept_by, read
 from utils.cost import Cost, cost_after, cost_of
 from utils.options import Options
@@ -46,20 +45,21 @@ def plan_run(options: Options, spec: DataSpec) -> Planned:
     with torch.device("meta"):
         model = build_model(options.arch, spec.classes, spec.channels, spec.size, not options.not_use_bn)
     plan, inherited = _plan(options, model)
-    if options.method == "Oracle":
-        combinations_of(plan)
+    method = PRUNERS[options.method]
+    method.check(plan)
     before = cost_of(model, spec.channels, spec.size)
     after = cost_after(model, plan, spec.channels, spec.size)
-    schedule = None if options.directly_ft_weights else schedule_of(options, plan)
+    schedule = None if options.directly_ft_weights else method.schedule(options, plan)
     values = plan_values(options, spec, plan, before, after, schedule)
-    if options.method != "none":
+    if method.prunes:
         _check_speedup(options.expect_speedup, values["speedup"], plan)
     return Planned(plan, schedule, before, after, values, inherited)
 
 
 def _plan(options: Options, model: nn.Module) -> tuple[Plan, dict[str, Tensor] | None]:
     """The plan, and the groups to keep where another run's file names them."""
-    if options.method == "none" and not options.directly_ft_weights:
+    method = PRUNERS[options.method]
+    if not method.prunes and not options.directly_ft_weights:
         try:
             return keep_all(layers_of(model), options.wg), None
         except ValueError:  # a network that can be trained, though its layers have no addresses to prune by
@@ -74,15 +74,15 @@ def _plan(options: Options, model: nn.Module) -> tuple[Plan, dict[str, Tensor] |
         return plan, kept if options.inherit_pruned == "index" else None
     if not options.stage_pr:
         raise ValueError(f"--method {options.method} needs --stage_pr, such as [0,0.5,0.5,0.5,0] or [1-15:0.7]")
-    # The original's Oracle rounds down, its other methods up.
-    rounded = math.floor if options.method == "Oracle" else math.ceil
-    return make_plan(layers, options.stage_pr, options.skip_layers, options.wg, rounded), None
+    return make_plan(layers, options.stage_pr, options.skip_layers, options.wg, method.rounded), None
 
 
 def _inherit(options: Options, layers: list[Layer], flag: str) -> tuple[Plan, dict[str, Tensor]]:
     """The plan that another run's file carries out, and what it keeps."""
     path = find_one(getattr(options, flag))
-    kind, kept = kept_by(read(path, options.trust_checkpoint), str(path))
+    arch, kind, kept = kept_by(read(path, options.trust_checkpoint), str(path))
+    if arch != options.arch:
+        raise ValueError(f"--{flag}: {path} holds a {arch}, not a {options.arch}")
     if kind != options.wg:
         raise ValueError(f"--{flag}: {path} has pruned {kind}s; give --wg {kind}")
     return inherit_plan(layers, kind, kept, str(path)), kept

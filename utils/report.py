@@ -1,6 +1,6 @@
 """``log/report.json``: what was done and what came of it."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,15 +16,16 @@ class Around:
     """What was measured before fine-tuning; None where nothing was there to measure.
 
     Attributes:
-        acc1_…: test accuracy, percent; ``…_bn``: with batch-norm statistics re-estimated on a copy.
+        base, before_cut, after_cut: on the test set: ``acc1``, ``acc5`` (more than 5 classes), percent, and ``loss``.
+        acc1_…_bn: with batch-norm statistics re-estimated on a copy.
         gap: layer name -> gap at the cut.
         l1_comparison: layer name -> GReg-2's pick held against L1's: overlap, Kendall's τ, Spearman's ρ.
     """
 
-    acc1_base: float | None = None
-    acc1_before_cut: float | None = None
+    base: dict[str, float] = field(default_factory=dict)
+    before_cut: dict[str, float] = field(default_factory=dict)
+    after_cut: dict[str, float] = field(default_factory=dict)
     acc1_before_cut_bn: float | None = None
-    acc1_after_cut: float | None = None
     acc1_after_cut_bn: float | None = None
     gap: dict[str, float] = field(default_factory=dict)
     l1_comparison: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -72,7 +73,17 @@ def report_of(
         "speedup": values["speedup"],
         "compression": values["compression"],
         **sparsity,
-        **asdict(around),
+        **{
+            f"{key}_{station}": getattr(around, station).get(key)
+            for station in ("base", "before_cut", "after_cut")
+            for key in ("acc1", "acc5")
+        },
+        "acc1_before_cut_bn": around.acc1_before_cut_bn,
+        "acc1_after_cut_bn": around.acc1_after_cut_bn,
+        "gap": around.gap,
+        "l1_comparison": around.l1_comparison,
+        "noisy_ensemble_acc1": around.noisy_ensemble_acc1,
+        "jacobian_singular_values": around.jacobian_singular_values,
         "acc1_best": tuned.best,
         "acc1_best_is": "the best epoch on the test set",
         "best_epoch": tuned.best_epoch,

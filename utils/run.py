@@ -143,8 +143,9 @@ class RunDir:
             checkpoint.save(self.weights(name), content)
 
     def save_pruned(self, model: nn.Module) -> None:
-        """``pruned_model.pth``: the network alone."""
-        checkpoint.save(self.weights("pruned_model"), self._network(model))
+        """``pruned_model.pth``: the network alone, where it is a pruned one."""
+        if self.kept or self.masks:
+            checkpoint.save(self.weights("pruned_model"), self._network(model))
 
     def _network(self, model: nn.Module) -> dict[str, Any]:
         return {
@@ -173,11 +174,15 @@ def _create(options: Options) -> Path:
     """A directory that was not there before: a second later if the name is taken."""
     name = options.project_name or "__".join((options.method, options.arch, options.dataset))
     parent = Path("Debug_Dir" if options.debug else "Experiments")
+    try:
+        parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"the folder of runs {parent} cannot be made: {error.strerror}") from None
     while True:
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         path = parent / f"{name}_SERVER{os.environ.get('SERVER', '')}-{stamp}"
         try:
-            path.mkdir(parents=True)
+            path.mkdir()
             return path
         except FileExistsError:
             time.sleep(1)

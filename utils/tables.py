@@ -45,7 +45,7 @@ def plan_values(
     if plan.kind == "weight":
         prunable = sum(p.groups for p in plan.layers)
         pruned = sum(p.pruned for p in plan.layers)
-        values |= {"prunable_weights": prunable, "pruned_weights": pruned, "sparsity": pruned / prunable}
+        values |= {"prunable_weights": prunable, "pruned_weights": pruned, "sparsity": pruned / max(prunable, 1)}
     return values
 
 
@@ -93,21 +93,19 @@ def cost_lines(values: dict[str, Any]) -> list[str]:
 def closing_table(report: dict[str, Any]) -> str:
     """The end of a run on one screen."""
 
-    def percent(key: str) -> str:
-        return "-" if report.get(key) is None else f"{report[key]:.2f}"
+    def percent(*keys: str) -> list[str]:
+        return ["" if report.get(key) is None else f"{report[key]:.2f}" for key in keys]
 
-    pruned = bool(report["pruned"])
-    rows = [("accuracy on the test set, %", "raw", "re-estimated")]
-    if report["acc1_base"] is not None:
-        rows.append(("base", percent("acc1_base"), ""))
-    if report["acc1_before_cut"] is not None:
-        rows.append(("just before the cut", percent("acc1_before_cut"), percent("acc1_before_cut_bn")))
-        rows.append(("just after the cut", percent("acc1_after_cut"), percent("acc1_after_cut_bn")))
-    tuning = "fine-tuning" if pruned else "training"
+    rows = [("accuracy on the test set, %", "top-1", "top-5", "top-1 re-estimated")]
+    stations = {"base": "base", "before_cut": "just before the cut", "after_cut": "just after the cut"}
+    for station, title in stations.items():
+        if report[f"acc1_{station}"] is not None:
+            rows.append((title, *percent(f"acc1_{station}", f"acc5_{station}", f"acc1_{station}_bn")))
     if report["best_epoch"] is not None:
-        rows.append((f"{tuning}, best epoch ({report['best_epoch']}), chosen on the test set",
-                     percent("acc1_best"), ""))  # fmt: skip
-        rows.append((f"{tuning}, last epoch", percent("acc1_last"), ""))
+        tuning = "fine-tuning" if report["pruned"] else "training"
+        best = f"{tuning}, best epoch ({report['best_epoch']}), chosen on the test set"
+        rows.append((best, *percent("acc1_best", "acc5_best"), ""))
+        rows.append((f"{tuning}, last epoch", *percent("acc1_last", "acc5_last"), ""))
     lines = [f"{report['method']}, {report['arch']} on {report['data_name']}, seed {report['seed']}", *aligned(rows)]
     lines += cost_lines({
         "params0": report["params_before"], "params1": report["params_after"], "flops0": report["flops_before"],
@@ -130,7 +128,10 @@ def results_table(reports: list[dict[str, Any]]) -> str:
         return lambda report: None if report[key] is None else f"{report[key]:.2f}"
 
     rows = [
-        row("", lambda r: r["method"] if r["pruned"] else "base"),
+        row("", _title),
+        row("network", lambda r: r["arch"]),
+        row("images", lambda r: r["data_name"]),
+        row("seed", lambda r: str(r["seed"])),
         row("base accuracy, %", percent("acc1_base")),
         row("just before the cut", percent("acc1_before_cut")),
         row("just after the cut", percent("acc1_after_cut")),
@@ -148,12 +149,15 @@ def results_table(reports: list[dict[str, Any]]) -> str:
         row("seconds: prune phase", lambda r: _seconds(r, "update", "stabilise")),
         row("seconds: cut and re-estimates", lambda r: _seconds(r, "cut") if r["pruned"] else None),
         row("seconds: training", lambda r: _seconds(r, "finetune")),
+        row("device", lambda r: r["device"]),
+        row("torch", lambda r: r["torch_version"]),
     ]
-    first = reports[0]
-    where = f"{first['device']}, torch {first['torch_version']}"
-    heading = f"{first['arch']} on {first['data_name']}, seed {first['seed']}, {where}"
-    files = [f"  {'base' if not r['pruned'] else r['method']}: {r['run_dir']}" for r in reports]
-    return "\n".join([heading, *aligned(rows), COUNTED, "files:", *files])
+    files = [f"  {_title(report)}: {report['run_dir']}" for report in reports]
+    return "\n".join([*aligned(rows), COUNTED, "files:", *files])
+
+
+def _title(report: dict[str, Any]) -> str:
+    return report["method"] if report["pruned"] else "base"
 
 
 def _seconds(report: dict[str, Any], *phases: str) -> str | None:

@@ -17,9 +17,9 @@ from torch.optim.swa_utils import update_bn
 
 from data import Data, steps_per_epoch
 from pruner import Pruner
+from utils.learning_rate import learning_rates, lr_at, uses_adam
 from utils.progress import Progress
 from utils.run import RunDir, Unrecorded
-from utils.schedule import learning_rates, lr_at, uses_adam
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +84,11 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict
     return accuracy | {"loss": loss.item() / total}
 
 
+def shown(accuracy: dict[str, float]) -> str:
+    """Accuracies for a line: ``acc1 93.20  acc5 99.10``."""
+    return "  ".join(f"{key} {accuracy[key]:.2f}" for key in ("acc1", "acc5") if key in accuracy)
+
+
 def reestimated_acc1(model: nn.Module, data: Data) -> float:
     """Test accuracy with batch-norm statistics taken afresh over the training images, on a copy.
 
@@ -142,7 +147,7 @@ def prune_phase(
                 progress.pause()
                 accuracy = evaluate(model, data.test_batches())
                 run.scalars("prune", step, {f"test_{key}": value for key, value in accuracy.items()})
-                run.say(f"prune  step {step + 1}: test acc1 {accuracy['acc1']:.2f}")
+                run.say(f"prune  step {step + 1}: test {shown(accuracy)}")
                 progress.resume()
             tally.seconds[phase] += time.perf_counter() - began
             step += 1
@@ -236,7 +241,7 @@ def fine_tune(model: nn.Module, data: Data, keeper: Pruner, run: RunDir | Unreco
                 run.save_pruned(model)
             run.save(*names, step=step + 1, epoch=epoch + 1, best=done.as_plain(), **state)
             run.say(
-                f"epoch {epoch}: lr {lr:g}  train acc1 {train_acc1:.2f}  test acc1 {accuracy['acc1']:.2f}  "
+                f"epoch {epoch}: lr {lr:g}  train acc1 {train_acc1:.2f}  test {shown(accuracy)}  "
                 f"best {done.best:.2f} (epoch {done.best_epoch})  {progress.outlook()}"
             )
             tally.seconds["finetune"] += time.perf_counter() - began

@@ -53,14 +53,14 @@ def uses_adam(options) -> bool:
     return options.arch.startswith("lenet")
 
 
-def schedule_notices(options) -> list[str]:
+def schedule_notices(options, after_prune_phase: bool) -> list[str]:
     """What may surprise a reader of the log when fine-tuning begins."""
     rates = learning_rates(options)
     notices = []
     late = [epoch for epoch in rates if epoch >= options.epochs > 0]
     if late:
         notices.append(f"learning rates from epoch {late[0]} on are never reached in {options.epochs} epochs")
-    if options.method.startswith("GReg") and options.epochs and lr_at(rates, 0) > options.lr_prune:
+    if after_prune_phase and options.epochs and lr_at(rates, 0) > options.lr_prune:
         notices.append(
             f"the learning rate goes up from {options.lr_prune:g} to {lr_at(rates, 0):g}: accuracy drops at first"
         )
