@@ -24,3 +24,4 @@ python main.py "${cut[@]}" --method GReg-2 --batch_size_prune 32 --lr_prune 0.01
     --stabilize_reg_interval 60 --print_interval 50 --project "demo-$stamp-GReg-2" "$@"
 echo
 python scripts/results.py Experiments/demo-"$stamp"-*
+echo "figure: $(ls Experiments/demo-"$stamp"-GReg-2_*/log/filter_norms.png)"
