@@ -167,7 +167,9 @@ def make_cut(
     """Cut `model` in place and measure what that costs."""
     options, plan, kept = run_dir.options, planned.plan, pruner.kept()
     if plan.pruned:
-        around.before_cut = evaluate(model, data.test_batches())
+        # Without a prune phase these are the base's weights, which have been tested.
+        unchanged = around.base and not pruner.has_prune_phase
+        around.before_cut = around.base if unchanged else evaluate(model, data.test_batches())
         around.acc1_before_cut_bn = reestimated_acc1(model, data)
         around.gap, around.l1_comparison = pruner.gaps(), pruner.comparison()
     masks = cut(model, kept, plan.kind, image)

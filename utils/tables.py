@@ -9,6 +9,7 @@ from data import DataSpec, steps_per_epoch
 from pruner import Plan, Schedule
 from utils.cost import Cost
 from utils.options import Options
+from utils.training import shown
 
 COUNTED = "  counted: weights and biases of conv and linear layers; 2 FLOPs per multiply-add; one image"
 
@@ -169,9 +170,8 @@ def evaluation_table(
     source: str, data_name: str, accuracy: dict[str, float], cost: Cost, masks: dict[str, Tensor]
 ) -> str:
     """``--evaluate``'s answer."""
-    shown = "  ".join(f"{key} {value:.2f}" for key, value in accuracy.items() if key != "loss")
     lines = [
-        f"{source} on the test images of {data_name}: {shown}  loss {accuracy['loss']:.4f}",
+        f"{source} on the test images of {data_name}: {shown(accuracy)}  loss {accuracy['loss']:.4f}",
         f"  params {cost.params:,} ({cost.params_with_bn:,} with batch-norm)   FLOPs {cost.flops:,}",
         COUNTED,
     ]
