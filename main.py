@@ -3,8 +3,11 @@
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -12,52 +15,86 @@ from torch import Tensor, nn
 from data import BadImageError, Data, DataSpec, build_loaders, describe
 from model import reinitialise
 from pruner import PRUNERS, Masks, Pruner, Setting, cut
+from utils import distributed
 from utils.cost import cost_of, example
 from utils.device import device_notices, device_of
 from utils.figures import norms_figure
 from utils.history import History, OrderLog
+from utils.launch import launch, processes_wanted
 from utils.learning_rate import schedule_notices
-from utils.network import Start, family_notice, starting_network
-from utils.options import Options, parse
+from utils.network import Start, family_notice, network_of_run, starting_network
+from utils.options import Options
 from utils.planning import Planned, plan_notes, plan_run, refuse_untrained
 from utils.probes import jacobian_singular_values, noisy_ensemble_acc1
-from utils.report import Around, report_of
-from utils.run import RunDir, Unrecorded, close_log, open_log
+from utils.report import report_of
+from utils.resume import Found, settings
+from utils.run import LATEST, Run, RunDir, close_log, open_log
+from utils.stopping import Stop, Stopped
 from utils.tables import closing_table, evaluation_table, plan_table
-from utils.training import Tally, evaluate, fine_tune, prune_phase, reestimated_acc1, shown
+from utils.training import evaluate, fine_tune, prune_phase, reestimated_acc1, shown
 
 log = logging.getLogger("pruning")
 LOOKS = 100  # at the groups' scores during the prune phase, for the figure
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line. Returns the exit code: 0, 2 for a wrong command, 1 for a run that diverged."""
+    """The command line.
+
+    Returns:
+        The exit code: 0; 2 for a wrong command; 1 for a run that diverged or could not be written; 128 + n for one
+        that signal n has stopped.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    stop, code = Stop(), 0
+    first = os.environ.get("RANK", "0") == "0"  # of several processes, the one that speaks
     try:
-        job = prepare(sys.argv[1:] if argv is None else argv)
-        if job:
-            run(*job)
-        return 0
-    except (Wrong, BadImageError, ArithmeticError) as error:
-        print(f"main.py: error: {' '.join(str(error).split())}", file=sys.stderr)  # on one line
-        return 2 if isinstance(error, Wrong) else 1
+        with stop.listening():
+            try:
+                options, notices, found = settings(argv)
+                processes = processes_wanted(options)
+            except ValueError as error:
+                raise Wrong(str(error)) from error
+            if processes > 1:
+                return launch(__file__, argv, processes)
+            job = prepare(options, notices, found, stop)
+            if job:
+                with closing(job[0]):
+                    run(*job)
+    except Stopped as error:
+        code = 128 + error.signal
+        if first:
+            print(f"main.py: {error}", file=sys.stderr)
+    except (Wrong, BadImageError, ArithmeticError, OSError) as error:
+        code = 2 if isinstance(error, Wrong) else 1
+        if first or code == 1:
+            print(f"main.py: error: {' '.join(str(error).split())}", file=sys.stderr)  # on one line
     finally:
         close_log()
+        distributed.leave()
+    return code
 
 
 class Wrong(Exception):
     """The command asks for what cannot be; in one line."""
 
 
-def prepare(argv: Sequence[str]) -> tuple[RunDir, Data, Start, Planned, torch.device] | None:
+def prepare(
+    options: Options, notices: list[str], found: Found | None, stop: Stop
+) -> tuple[Run, Data, Start, Planned, torch.device] | None:
     """Everything that can be wrong with a command is found here, before anything is written.
 
     Returns:
-        What ``run`` needs; None where a plan or an evaluation was all that was asked for.
+        What ``run`` needs; None where a plan, an evaluation or the table of a finished run was all that was asked for.
     """
     try:
-        options, notices = parse(argv)
-        open_log(options.screen_print)
+        if found and found.report:
+            print(closing_table(found.report))
+            return None
         device = device_of(options.device, options.gpu)
+        distributed.join(device, options.dist_backend)
+        shard = distributed.shard()
+        options = replace(options, seed=distributed.from_first(options.seed))
+        open_log(options.screen_print, quiet=shard.rank > 0)
         spec = describe(options.dataset, options.data_path)
         notices += device_notices(device, options.gpu) + family_notice(options, spec)
         if options.evaluate:
@@ -72,16 +109,33 @@ def prepare(argv: Sequence[str]) -> tuple[RunDir, Data, Start, Planned, torch.de
             for note in notes if options.plan == "json" else []:
                 log.warning("note: %s", note)
             return None
-        refuse_untrained(options, planned.plan)
-        start = starting_network(options, spec)
-        if start.pruned and not options.directly_ft_weights:
+        resumed = found.saved if found else {}
+        if resumed:
+            start = network_of_run(resumed, spec, str(found.file))
+        else:
+            refuse_untrained(options, planned.plan)
+            start = starting_network(options, spec)
+        if start.pruned and not resumed and not options.directly_ft_weights:
             raise ValueError(f"{start.source} is already pruned; give a dense network to --base_model_path")
-        data = build_loaders(options.dataset, options.data_path, options.seed, options.workers, device)
-        run_dir = RunDir(options, data.spec, start.model)
+        data = build_loaders(
+            options.dataset, options.data_path, options.seed, options.workers, device, options.val_fraction, shard
+        )
+        refuse_other_images(data, resumed)
+        path = found.path if found else None
+        this_run = (
+            RunDir(options, spec, start.model, stop, resumed, path) if shard.rank == 0 else Run(options, stop, resumed)
+        )
+        this_run.record.images = data.sizes
         say_notices(notices)  # a wrong command is answered in one line, without them
-        return run_dir, data, start, planned, device
+        return this_run, data, start, planned, device
     except ValueError as error:
         raise Wrong(str(error)) from error
+
+
+def refuse_other_images(data: Data, resumed: dict) -> None:
+    if resumed and tuple(resumed["record"]["images"]) != data.sizes:
+        was = " and ".join(str(n) for n in resumed["record"]["images"])
+        raise ValueError(f"the run began with {was} images to train on and to test; here are {data.sizes}")
 
 
 def say_notices(notices: list[str]) -> None:
@@ -89,46 +143,75 @@ def say_notices(notices: list[str]) -> None:
         log.warning("notice: %s", notice)
 
 
-def run(run_dir: RunDir, data: Data, start: Start, planned: Planned, device: torch.device) -> None:
-    """One run, from the starting network to the report."""
-    options, model = run_dir.options, start.model.to(device)
-    tally, around = Tally(), Around()
+def run(this_run: Run, data: Data, start: Start, planned: Planned, device: torch.device) -> None:
+    """One run, from the starting network, or from where it was killed, to the report."""
+    options, model, record, resumed = this_run.options, start.model.to(device), this_run.record, this_run.resumed
+    shard = distributed.shard()
+    torch.manual_seed(options.seed + shard.rank)  # dropout draws other numbers in each process
     log.info("torch %s on %s, seed %d; every setting is in params.yaml", torch.__version__, device, options.seed)
     if options.note:
         log.info("note: %s", options.note)
-    run_dir.say(plan_table(planned.values, []))
+    this_run.say(plan_table(planned.values, []))
     if start.pruned:
-        run_dir.cut_made(start.kept, {name: mask.to(device) for name, mask in start.masks.items()})
-    if options.save_init_model:
-        run_dir.save("checkpoint_init", phase="prune", step=0, model=model)
-    if start.source:
-        with tally.timed("base"):
-            around.base = evaluate(model, data.test_batches())
-        run_dir.say(f"base: test {shown(around.base)} ({start.source})")
+        this_run.cut_made(start.kept, {name: mask.to(device) for name, mask in start.masks.items()})
+    if resumed:
+        say_resumed(this_run, start, shard.of)
+    else:
+        open_run(this_run, model, start, data)
 
-    if not start.pruned:
-        image = example(model, data.spec.channels, data.spec.size)
+    image = example(model, data.spec.channels, data.spec.size)
+    if resumed.get("phase") != "finetune" and not start.pruned:
         judge = training_loss_after(options, data)
-        with tally.timed("pick"):
+        with record.tally.timed("pick"):
             pruner = PRUNERS[options.method].build(
                 options, Setting(model, planned.plan, planned.inherited, judge, image)
             )
-        if not pruner.finished:
-            prune(model, data, pruner, planned, run_dir, tally)
-        with tally.timed("cut"):
-            make_cut(model, data, pruner, planned, image, run_dir, around)
+        if resumed:
+            pruner.load_state_dict(resumed["pruner"])
+        else:
+            for name, found in pruner.comparison().items():
+                log.info("%s inherited; %.1f %% of the pick is L1's own", name, 100 * found["overlap"])
+        if pruner.has_prune_phase:
+            prune(model, data, pruner, planned, this_run)
+        with record.tally.timed("cut"):
+            make_cut(model, data, pruner, planned, image, this_run)
         if options.reinit and "reinit" not in pruner.ignores:
             reinitialise(model, options.reinit)
-    keeper = Masks(model, run_dir.masks)
-    names = ["checkpoint_just_finished_prune"] + (["checkpoint", "checkpoint_best"] if not options.epochs else [])
-    run_dir.save(*names, phase="finetune", step=0, model=model)
-    run_dir.save_pruned(model)
+    keeper = Masks(model, this_run.masks)
+    if resumed.get("phase") != "finetune":
+        this_run.save_pruned(model)
+        names = ["checkpoint_best"] * (not options.epochs) + ["checkpoint_just_finished_prune", LATEST]
+        this_run.save(*names, phase="finetune", step=0, model=model)
 
-    say_notices(schedule_notices(options, after_prune_phase="prune" in tally.images_per_second))
-    tuned = fine_tune(model, data, keeper, run_dir, tally)
-    report = report_of(options, data.spec, planned, around, tuned, tally, start.source, device, str(run_dir.path))
-    run_dir.write_report(report)
-    run_dir.say(closing_table(report))
+    say_notices(schedule_notices(options, after_prune_phase="prune" in record.tally.images))
+    fine_tune(model, data, keeper, this_run)
+    if shard.rank == 0:
+        report = report_of(options, data.spec, planned, record, device, str(this_run.path))
+        this_run.finish(report)
+        this_run.say(closing_table(report))
+
+
+def open_run(this_run: Run, model: nn.Module, start: Start, data: Data) -> None:
+    """What is done once, before the first step: the base is tested."""
+    record = this_run.record
+    record.base = start.source
+    if this_run.options.save_init_model:
+        this_run.save("checkpoint_init", phase="prune", step=0, model=model)
+    if start.source:
+        with record.tally.timed("base"):
+            record.around.base = evaluate(model, data.test_batches())
+        this_run.tested("base", 0, record.around.base)
+        this_run.say(f"base: test {shown(record.around.base)} ({start.source})")
+
+
+def say_resumed(this_run: Run, start: Start, processes: int) -> None:
+    saved = this_run.resumed
+    this_run.say(f"going on from {start.source}: {saved['step']} steps of the {saved['phase']} phase are made")
+    if len(saved["rng"]) != processes:
+        log.warning(
+            "notice: saved by %d process(es), going on in %d: the result will not be the same to the last bit",
+            len(saved["rng"]), processes,
+        )  # fmt: skip
 
 
 def training_loss_after(options: Options, data: Data) -> Callable[[nn.Module, dict[str, Tensor]], float]:
@@ -136,49 +219,53 @@ def training_loss_after(options: Options, data: Data) -> Callable[[nn.Module, di
 
     def judge(candidate: nn.Module, masks: dict[str, Tensor]) -> float:
         if options.ft_in_oracle_pruning:
-            fine_tune(candidate, data, Masks(candidate, masks), Unrecorded(options), Tally())
+            fine_tune(candidate, data, Masks(candidate, masks), Run(options))
         return evaluate(candidate, data.train_once())["loss"]
 
     return judge
 
 
-def prune(model: nn.Module, data: Data, pruner: Pruner, planned: Planned, run_dir: RunDir, tally: Tally) -> None:
+def prune(model: nn.Module, data: Data, pruner: Pruner, planned: Planned, this_run: Run) -> None:
     """The prune phase, with the logs of it that were asked for."""
-    options = run_dir.options
-    steps = planned.schedule.cut_after_step + 1 if planned.schedule else 0
-    figure = History(pruner, max(steps // LOOKS, 1)) if options.wg != "weight" else None
-    magnitudes = History(pruner, options.plot_interval) if options.save_mag_reg_log else None
-    order = (
-        OrderLog(pruner, options.plot_interval, run_dir.log_file("order_log.csv")) if options.save_order_log else None
-    )
-    observers = [watcher.observe for watcher in (figure, magnitudes, order) if watcher]
-    prune_phase(model, data, pruner, run_dir, steps, tally, observers)
-    if figure and figure.scores:
-        norms_figure(figure, pruner.kept(), pruner.milestones, run_dir.log_file("filter_norms.png"))
+    options, saved = this_run.options, this_run.resumed_in("prune")
+    steps = planned.schedule.cut_after_step + 1
+    begun, seen = saved.get("step", 0), saved.get("observers", {})
+    figure = magnitudes = order = None
+    if this_run.writes:
+        if options.wg != "weight":
+            figure = History(pruner, max(steps // LOOKS, 1), this_run.log_file("filter_norms.rows"), begun)
+        if options.save_mag_reg_log:
+            magnitudes = History(pruner, options.plot_interval, this_run.log_file("mag.rows"), begun)
+        if options.save_order_log:
+            order = OrderLog(pruner, options.plot_interval, this_run.log_file("order_log.csv"), seen.get("OrderLog"))
+    prune_phase(model, data, pruner, this_run, steps, [watcher for watcher in (figure, magnitudes, order) if watcher])
+    if figure and planned.plan.pruned:
+        norms_figure(figure, pruner.kept(), pruner.milestones, this_run.log_file("filter_norms.png"))
     if magnitudes:
-        magnitudes.write(run_dir.log_file(""))
+        magnitudes.write(this_run.log_file(""))
     if order:
-        order.look(sum(tally.iterations.values()))
+        order.look(sum(this_run.record.tally.iterations.values()))
 
 
-def make_cut(
-    model: nn.Module, data: Data, pruner: Pruner, planned: Planned, image: Tensor, run_dir: RunDir, around: Around
-) -> None:
+def make_cut(model: nn.Module, data: Data, pruner: Pruner, planned: Planned, image: Tensor, this_run: Run) -> None:
     """Cut `model` in place and measure what that costs."""
-    options, plan, kept = run_dir.options, planned.plan, pruner.kept()
+    options, plan, kept, around = this_run.options, planned.plan, pruner.kept(), this_run.record.around
+    steps = sum(this_run.record.tally.iterations.values())
     if plan.pruned:
         # Without a prune phase these are the base's weights, which have been tested.
         unchanged = around.base and not pruner.has_prune_phase
         around.before_cut = around.base if unchanged else evaluate(model, data.test_batches())
         around.acc1_before_cut_bn = reestimated_acc1(model, data)
         around.gap, around.l1_comparison = pruner.gaps(), pruner.comparison()
+        this_run.tested("before the cut", steps, around.before_cut)
     masks = cut(model, kept, plan.kind, image)
-    run_dir.cut_made({} if masks else kept, masks)
+    this_run.cut_made({} if masks else kept, masks)
     if plan.pruned:
         around.after_cut = evaluate(model, data.test_batches())
         around.acc1_after_cut_bn = reestimated_acc1(model, data)
+        this_run.tested("after the cut", steps, around.after_cut)
         lost = around.acc1_before_cut_bn - around.acc1_after_cut_bn
-        run_dir.say(
+        this_run.say(
             f"cut: test acc1 {around.before_cut['acc1']:.2f} -> {around.after_cut['acc1']:.2f} raw, "
             f"{around.acc1_before_cut_bn:.2f} -> {around.acc1_after_cut_bn:.2f} with batch-norm statistics "
             "re-estimated on both sides"
@@ -188,11 +275,11 @@ def make_cut(
     if options.model_noise_num:
         std, copies = options.model_noise_std, options.model_noise_num
         around.noisy_ensemble_acc1 = noisy_ensemble_acc1(model, data, std, copies, options.seed)
-        run_dir.say(f"{copies} copies with noise of {std:g}: training acc1 {around.noisy_ensemble_acc1:.2f}")
+        this_run.say(f"{copies} copies with noise of {std:g}: training acc1 {around.noisy_ensemble_acc1:.2f}")
     if options.check_jsv_loop:
         around.jacobian_singular_values = jacobian_singular_values(model, data, options.check_jsv_loop)
         values = "  ".join(f"{key} {value:.4g}" for key, value in around.jacobian_singular_values.items())
-        run_dir.say(f"singular values of the input-output Jacobian: {values}")
+        this_run.say(f"singular values of the input-output Jacobian: {values}")
 
 
 def print_evaluation(options: Options, spec: DataSpec, device: torch.device) -> None:

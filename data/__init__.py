@@ -8,11 +8,14 @@ import torch
 
 from .arrays import ArraySplit, Batch
 from .folders import BadImageError, FolderSplit
-from .order import steps_per_epoch
+from .order import Shard, images_in_step, steps_per_epoch
 from .sets import DATASETS
 from .spec import DataSpec
 
-__all__ = ["DATASETS", "BadImageError", "Data", "DataSpec", "build_loaders", "describe", "steps_per_epoch"]
+__all__ = [
+    "DATASETS", "BadImageError", "Data", "DataSpec", "Shard", "build_loaders", "describe", "images_in_step",
+    "steps_per_epoch",
+]  # fmt: skip
 
 TEST_BATCH = 256
 WHOLE_TRAINING_SET = 100_000  # images; of larger sets, 200 batches give the batch-norm statistics
@@ -22,34 +25,47 @@ STATISTICS_BATCHES = 200
 class Data:
     """Training and test images of one set.
 
+    Args:
+        shard: the part of every batch that this process takes.
+
     Attributes:
         train, test: ``ArraySplit`` or ``FolderSplit``.
+        val: the part of the training images that is held out, or None.
     """
 
-    def __init__(self, spec: DataSpec, train, test, seed: int):
-        self.spec, self.train, self.test, self._seed = spec, train, test, seed
+    def __init__(self, spec: DataSpec, train, test, seed: int, val=None, shard: Shard | None = None):
+        self.spec, self.train, self.test, self.val = spec, train, test, val
+        self._seed, self._shard = seed, shard or Shard()
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """How many images there are to train on and to test."""
+        return len(self.train), len(self.test)
 
     def train_batches(self, batch_size: int, stream: str, start: int = 0) -> Iterator[Batch]:
         """Augmented batches of step `start`, `start` + 1, … without end; a function of seed, `stream` and step."""
-        return self.train.augmented(batch_size, self._seed, stream, start)
+        return self.train.augmented(batch_size, self._seed, stream, start, self._shard)
 
     def test_batches(self) -> Iterator[Batch]:
-        return self.test.plain(TEST_BATCH)
+        return self.test.plain(TEST_BATCH, self._shard)
+
+    def val_batches(self) -> Iterator[Batch]:
+        return self.val.plain(TEST_BATCH, self._shard)
 
     def train_once(self) -> Iterator[Batch]:
         """Every training image, without augmentation."""
-        return self.train.plain(TEST_BATCH)
+        return self.train.plain(TEST_BATCH, self._shard)
 
     def statistics_batches(self) -> Iterator[Batch]:
         """Training images for batch-norm's statistics: one epoch, or 200 batches of a larger set.
 
         Augmented, since the network has learnt under statistics of augmented images: the black borders of
         padded crops move a mean by enough to cost a ResNet20 four points on CIFAR-10 (JPEG). A stream of its
-        own, so that looking changes nothing.
+        own, so that looking changes nothing. Every process gets all of them.
         """
         whole = len(self.train) <= WHOLE_TRAINING_SET
         batches = steps_per_epoch(len(self.train), TEST_BATCH) if whole else STATISTICS_BATCHES
-        return islice(self.train_batches(TEST_BATCH, "statistics"), batches)
+        return islice(self.train.augmented(TEST_BATCH, self._seed, "statistics", 0, Shard()), batches)
 
 
 def _folder_of(dataset: str, data_path: str) -> Path:
@@ -67,7 +83,15 @@ def describe(dataset: str, data_path: str) -> DataSpec:
     return DATASETS[dataset].describe(_folder_of(dataset, data_path))
 
 
-def build_loaders(dataset: str, data_path: str, seed: int, workers: int, device: torch.device) -> Data:
+def build_loaders(
+    dataset: str,
+    data_path: str,
+    seed: int,
+    workers: int,
+    device: torch.device,
+    val_fraction: float = 0.0,
+    shard: Shard | None = None,
+) -> Data:
     """Read the set; arrays go to `device` whole.
 
     Raises:
@@ -79,6 +103,16 @@ def build_loaders(dataset: str, data_path: str, seed: int, workers: int, device:
         splits = [ArraySplit(images, labels, spec, device) for images, labels in (train, test)]
     else:
         splits = [FolderSplit(samples, spec, device, workers) for samples in (train, test)]
-    if min(len(split) for split in splits) < 1 or len(splits[0]) < 2:
-        raise ValueError(f"{spec.name} has too few images: {len(splits[0])} to train on, {len(splits[1])} to test")
-    return Data(spec, *splits, seed)
+    val = None
+    if val_fraction:
+        n_images = len(splits[0])
+        splits[0], val = splits[0].held_out(val_fraction, seed)
+        if not len(val):
+            raise ValueError(f"--val_fraction {val_fraction:g} of {n_images} training images is none")
+    processes = shard.of if shard else 1
+    if len(splits[0]) < 2 or any(len(part) < processes for part in (*splits, *([val] if val else []))):
+        raise ValueError(
+            f"{spec.name} has too few images: {len(splits[0])} to train on, {len(splits[1])} to test"
+            + (f", for {processes} processes" if processes > 1 else "")
+        )
+    return Data(spec, *splits, seed, val, shard)

@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .order import batches_of_indices
+from .order import Shard, batches_of_indices, generator_for
 from .spec import DataSpec
 
 Batch = tuple[Tensor, Tensor]  # images (batch, channels, size, size) float, labels (batch,)
+FILLING = -100  # label of an image that only fills up a batch: F.cross_entropy leaves it out
 
 
 class ArraySplit:
@@ -30,38 +31,68 @@ class ArraySplit:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def augmented(self, batch_size: int, seed: int, stream: str, start: int = 0) -> Iterator[Batch]:
-        """Training batches of step `start`, `start` + 1, … without end."""
+    def augmented(self, batch_size: int, seed: int, stream: str, start: int, shard: Shard) -> Iterator[Batch]:
+        """`shard`'s part of the training batches of step `start`, `start` + 1, … without end."""
         for indices, generator in batches_of_indices(len(self), batch_size, seed, stream, start):
-            indices = indices.to(self.device)
-            images = augment(self.images[indices], self.spec.pad, self.spec.flip, generator)
-            yield self._normalise(images), self.labels[indices]
-
-    def plain(self, batch_size: int) -> Iterator[Batch]:
-        """Every image once, unaugmented."""
-        for images, labels in zip(self.images.split(batch_size), self.labels.split(batch_size), strict=True):
+            crops = draw_crops(len(indices), self.spec.pad, self.spec.flip, generator)
+            places, filling = shard.places(len(indices))
+            own = indices[places].to(self.device)
+            labels = self.labels[own]
+            labels[len(places) - filling :] = FILLING
+            images = augment(self.images[own], self.spec.pad, *(of_image[places] for of_image in crops))
             yield self._normalise(images), labels
+
+    def plain(self, batch_size: int, shard: Shard) -> Iterator[Batch]:
+        """`shard`'s part of the images, each once, unaugmented."""
+        part = shard.part(len(self))
+        images, labels = self.images[part], self.labels[part]
+        for some, of_some in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+            yield self._normalise(some), of_some
+
+    def held_out(self, fraction: float, seed: int) -> "tuple[ArraySplit, ArraySplit]":
+        """What stays, and a random `fraction` of the images."""
+        out, rest = held_out(len(self), fraction, seed)
+        return tuple(
+            ArraySplit(self.images[part.to(self.device)], self.labels[part.to(self.device)], self.spec, self.device)
+            for part in (rest, out)
+        )
 
     def _normalise(self, images: Tensor) -> Tensor:
         return images.float().mul_(self._scale).sub_(self._shift)
 
 
-def augment(images: Tensor, pad: int, flip: bool, generator: torch.Generator) -> Tensor:
-    """Random crops of `images` padded with `pad` zeros on each side, and random flips, in one gather.
+def held_out(n_images: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of the ``round(fraction · n)`` images held out and of the others, each in order."""
+    order = torch.randperm(n_images, generator=generator_for(seed, "held out"))
+    n_out = round(fraction * n_images)
+    return order[:n_out].sort().values, order[n_out:].sort().values
 
-    The numbers are drawn on the CPU, so that every device sees the same images.
+
+def draw_crops(n: int, pad: int, flip: bool, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """For each of `n` images where its crop begins, row and column, (n,) from 0 to 2·`pad`, and whether it is flipped.
+
+    Drawn on the CPU and for the whole batch, so that every device and every number of processes sees the same images.
+    """
+    if not pad and not flip:
+        nothing = torch.zeros(n, dtype=torch.int64)
+        return nothing, nothing, nothing.bool()
+    rows, columns = torch.randint(0, 2 * pad + 1, (2, n), generator=generator)
+    return rows, columns, torch.rand(n, generator=generator) < (0.5 if flip else 0.0)
+
+
+def augment(images: Tensor, pad: int, top: Tensor, left: Tensor, flipped: Tensor) -> Tensor:
+    """Crops of `images` padded with `pad` zeros on each side, and flips, in one gather.
 
     Args:
         images: (batch, channels, height, width).
+        top, left, flipped: (batch,), as ``draw_crops`` gives them.
     """
-    if not pad and not flip:
+    if not pad and not flipped.any():
         return images
     batch, channels, height, width = images.shape
-    offsets = torch.randint(0, 2 * pad + 1, (2, batch, 1), generator=generator)
-    flipped = torch.rand(batch, 1, generator=generator) < (0.5 if flip else 0.0)
-    rows = offsets[0] + torch.arange(height)  # (batch, height)
-    columns = offsets[1] + torch.arange(width)  # (batch, width)
-    columns = torch.where(flipped, columns.flip(1), columns)
+    rows = top[:, None] + torch.arange(height)  # (batch, height)
+    columns = left[:, None] + torch.arange(width)  # (batch, width)
+    columns = torch.where(flipped[:, None], columns.flip(1), columns)
     rows, columns = rows.to(images.device), columns.to(images.device)
     padded = F.pad(images, (pad, pad, pad, pad))
     which = torch.arange(batch, device=images.device).view(-1, 1, 1, 1)

@@ -11,8 +11,8 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import default_loader
 
-from .arrays import Batch
-from .order import batches_of_indices
+from .arrays import FILLING, Batch, held_out
+from .order import Shard, batches_of_indices
 from .spec import DataSpec
 
 Sample = tuple[str, int]  # path, label
@@ -50,14 +50,17 @@ class BadImageError(ValueError):
     """A file that is no image, met when it is read."""
 
 
+Key = tuple[int, int, bool]  # index, seed, and whether the image counts or only fills up
+
+
 class _Files(Dataset):
-    """Images by (index, seed): augmentation draws from `seed`, whichever worker does it."""
+    """Images by key: augmentation draws from the key's seed, whichever worker does it."""
 
     def __init__(self, samples: list[Sample], transform):
         self.samples, self.transform = samples, transform
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
-        index, seed = key
+    def __getitem__(self, key: Key) -> tuple[Tensor, int]:
+        index, seed, counts = key
         path, label = self.samples[index]
         try:
             image = default_loader(path)
@@ -65,7 +68,7 @@ class _Files(Dataset):
             raise BadImageError(f"the image {path} cannot be read: {error}") from None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return self.transform(image), label
+            return self.transform(image), label if counts else FILLING
 
 
 class FolderSplit:
@@ -87,24 +90,29 @@ class FolderSplit:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def augmented(self, batch_size: int, seed: int, stream: str, start: int = 0) -> Iterator[Batch]:
-        """Training batches of step `start`, `start` + 1, … without end."""
-        keys = (
-            list(
-                zip(
-                    indices.tolist(),
-                    torch.randint(2**62, (len(indices),), generator=generator).tolist(),
-                    strict=True,
-                )
-            )
-            for indices, generator in batches_of_indices(len(self), batch_size, seed, stream, start)
-        )
-        return self._load(self._train, keys)
+    def augmented(self, batch_size: int, seed: int, stream: str, start: int, shard: Shard) -> Iterator[Batch]:
+        """`shard`'s part of the training batches of step `start`, `start` + 1, … without end."""
+        return self._load(self._train, self._keys(batch_size, seed, stream, start, shard))
 
-    def plain(self, batch_size: int) -> Iterator[Batch]:
-        """Every image once, unaugmented."""
-        indices = torch.arange(len(self))
-        return self._load(self._test, [[(i, 0) for i in part.tolist()] for part in indices.split(batch_size)])
+    def _keys(self, batch_size: int, seed: int, stream: str, start: int, shard: Shard) -> Iterator[list[Key]]:
+        for indices, generator in batches_of_indices(len(self), batch_size, seed, stream, start):
+            seeds = torch.randint(2**62, (len(indices),), generator=generator)
+            places, filling = shard.places(len(indices))
+            real = [True] * (len(places) - filling) + [False] * filling
+            yield list(zip(indices[places].tolist(), seeds[places].tolist(), real, strict=True))
+
+    def plain(self, batch_size: int, shard: Shard) -> Iterator[Batch]:
+        """`shard`'s part of the images, each once, unaugmented."""
+        indices = torch.arange(len(self))[shard.part(len(self))]
+        return self._load(self._test, [[(i, 0, True) for i in part.tolist()] for part in indices.split(batch_size)])
+
+    def held_out(self, fraction: float, seed: int) -> "tuple[FolderSplit, FolderSplit]":
+        """What stays, and a random `fraction` of the images."""
+        out, rest = held_out(len(self), fraction, seed)
+        return tuple(
+            FolderSplit([self.samples[i] for i in part.tolist()], self.spec, self.device, self.workers)
+            for part in (rest, out)
+        )
 
     def _load(self, transform, keys) -> Iterator[Batch]:
         loader = DataLoader(

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,6 +13,38 @@ def generator_for(seed: int, stream: str, *counts: int) -> torch.Generator:
     """A generator of its own for each (seed, stream, counts); `stream` keeps phases apart."""
     state = np.random.SeedSequence([seed, zlib.crc32(stream.encode()), *counts]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0] >> 1))
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The part of every batch that this process takes.
+
+    Attributes:
+        rank: which process this is, from 0.
+        of: how many there are.
+    """
+
+    rank: int = 0
+    of: int = 1
+
+    def part(self, n: int) -> slice:
+        """This process's places among `n`; those of all processes follow on each other."""
+        return slice(n * self.rank // self.of, n * (self.rank + 1) // self.of)
+
+    def places(self, n: int) -> tuple[Tensor, int]:
+        """This process's places in a batch of `n`, and how many at their end only fill up.
+
+        Batch-norm wants two images, though a short batch may have fewer for each process.
+        """
+        own = torch.arange(n)[self.part(n)]
+        lacking = max(min(2, n) - len(own), 0) if self.of > 1 else 0
+        return torch.cat([own, torch.arange(lacking)]), lacking
+
+
+def images_in_step(n_images: int, batch_size: int, step: int) -> int:
+    """How many images the batch of `step` has, over all processes."""
+    at = step % steps_per_epoch(n_images, batch_size) * batch_size
+    return min(batch_size, n_images - at)
 
 
 def steps_per_epoch(n_images: int, batch_size: int) -> int:

@@ -41,11 +41,13 @@ class Pruner:
         has_prune_phase: whether steps are trained before the cut.
         rounded: how r·n becomes a number of groups.
         milestones: what has happened -> the step at which it did.
+        decisions: how many picks and changes of phase there were so far.
         ignores: flags that have no effect on this method, for a notice where they are typed.
     """
 
     phase = "done"
     milestones: dict[str, int] = {}  # noqa: RUF012 - never written to here
+    decisions = 0
     prunes = False
     has_prune_phase = False
     rounded = staticmethod(math.ceil)
@@ -102,6 +104,10 @@ class Pruner:
     def scores(self) -> dict[str, Tensor]:
         """Layer name -> score of each group now, (groups,), for the layers that lose groups."""
         return {}
+
+    def fingerprint(self) -> int:
+        """62 bits that are the same in two processes whose λ, picks and phase are."""
+        return 0
 
     def state_dict(self) -> dict:
         return {}

@@ -6,6 +6,7 @@ curvature shrink less, so that an even penalty tells them apart by magnitude.
 Source: paper, section 3.3.
 """
 
+import hashlib
 import logging
 
 import torch
@@ -110,6 +111,7 @@ class GReg(Pruner):
         self._l1_picks, self._comparison = l1_picks, comparison or {}
         self.milestones: dict[str, int] = {}
         self._blocked = [model.get_submodule(p.layer.name).weight for p in plan.layers] if block_loss_grad else []
+        self.decisions = 0
         self._step = -1
         self._finished_at: int | None = None  # T, the step at whose update the last layer finished
 
@@ -147,8 +149,10 @@ class GReg(Pruner):
                     layer.finished = True
         for layer in growing:
             layer.finished |= layer.updates >= self.schedule.updates_to_finish
+            self.decisions += layer.finished
         if all(layer.finished for layer in self.layers):
             self._finished_at = self.milestones["λ stops"] = step
+            self.decisions += 1
             log.info("step %d: penalties stand still for %d steps", step, self.schedule.stabilize_steps)
 
     def _grow(self, layer: RegularizedLayer, step: int) -> None:
@@ -195,6 +199,14 @@ class GReg(Pruner):
     def scores(self) -> dict[str, Tensor]:
         return {layer.name: layer.scores() for layer in self.layers}
 
+    def fingerprint(self) -> int:
+        digest = hashlib.sha256(str(self._finished_at).encode())
+        for layer in self.layers:
+            digest.update(f"{layer.name} {layer.updates} {layer.finished}".encode())
+            if layer.kept is not None:
+                digest.update(layer.kept.cpu().numpy().tobytes())
+        return int.from_bytes(digest.digest()[:8], "big") >> 2
+
     def state_dict(self) -> dict:
         layers = {
             layer.name: {
@@ -202,12 +214,12 @@ class GReg(Pruner):
                 "finished": layer.finished,
                 "kept": layer.kept,
                 "gap": layer.gap,
-                "penalty": layer.penalty,
             }
             for layer in self.layers
         }
         return {
             "step": self._step,
+            "decisions": self.decisions,
             "finished_at": self._finished_at,
             "layers": layers,
             "l1_picks": self._l1_picks,
@@ -216,13 +228,13 @@ class GReg(Pruner):
         }
 
     def load_state_dict(self, state: dict) -> None:
-        self._step, self._finished_at = state["step"], state["finished_at"]
+        self._step, self._finished_at, self.decisions = state["step"], state["finished_at"], state["decisions"]
         self._comparison, self.milestones = dict(state["comparison"]), dict(state["milestones"])
         self._l1_picks = {name: mask.to(self._l1_picks[name].device) for name, mask in state["l1_picks"].items()}
         for layer in self.layers:
             for key, value in state["layers"][layer.name].items():
-                # A copy, on the layer's device: penalties are filled in place.
-                setattr(layer, key, value.to(layer.weight.device, copy=True) if isinstance(value, Tensor) else value)
+                setattr(layer, key, value.to(layer.weight.device) if isinstance(value, Tensor) else value)
+            self._set_penalty(layer)
 
 
 class GReg1(GReg):
@@ -287,6 +299,7 @@ class GReg2(GReg):
         self.milestones.setdefault("pick", step)
         scores = layer.scores()
         layer.kept = groups.keep(scores, layer.n_pruned)
+        self.decisions += 1
         share = groups.overlap(layer.kept, self._l1_picks[layer.name])
         kendall, spearman = groups.rank_agreement(self._starting_scores[layer.name], groups.sample(scores))
         self._comparison[layer.name] = {"overlap": share, "kendall": kendall, "spearman": spearman}

@@ -1,7 +1,5 @@
 """L1-norm pruning: pick by magnitude, cut at once (Li et al. 2017)."""
 
-import logging
-
 import torch
 from torch import Tensor, nn
 
@@ -9,7 +7,6 @@ from . import groups
 from .base import Pruner, Setting
 from .plan import Plan
 
-log = logging.getLogger(__name__)
 Comparison = dict[str, dict[str, float]]
 
 
@@ -54,7 +51,5 @@ def picks(options, setting: Setting) -> tuple[dict[str, Tensor], Comparison]:
     inherited = {name: mask.to(own[name].device) for name, mask in setting.inherited.items()}
     comparison = {}
     for name, mask in inherited.items():
-        share = groups.overlap(mask, own[name])
-        comparison[name] = {"overlap": share}
-        log.info("%s inherited; %.1f %% of the pick is L1's own", name, 100 * share)
+        comparison[name] = {"overlap": groups.overlap(mask, own[name])}
     return inherited, comparison

@@ -3,11 +3,16 @@ import torch
 import torch.nn.functional as F
 
 import data as data_package
-from data.arrays import augment
+from data import Shard
+from data.arrays import augment, draw_crops
 
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
+
+
+def augmented(images, pad, flip, generator):
+    return augment(images, pad, *draw_crops(len(images), pad, flip, generator))
 
 
 def crops_by_hand(image, pad, flip):
@@ -28,9 +33,9 @@ def crops_by_hand(image, pad, flip):
 def test_every_augmented_image_is_a_crop_of_the_padded_one_possibly_flipped(random_images, pad, flip):
     images, _ = random_images(400, channels=3, size=5)
     seen = set()
-    for image, augmented in zip(images, augment(images, pad, flip, generator()), strict=True):
+    for image, changed in zip(images, augmented(images, pad, flip, generator()), strict=True):
         crops = crops_by_hand(image, pad, flip)
-        found = [where for where, crop in crops.items() if torch.equal(crop, augmented)]
+        found = [where for where, crop in crops.items() if torch.equal(crop, changed)]
         assert len(found) == 1
         seen.add(found[0])
     assert seen == set(crops)  # every place and both directions do come
@@ -38,26 +43,26 @@ def test_every_augmented_image_is_a_crop_of_the_padded_one_possibly_flipped(rand
 
 def test_about_half_of_the_images_are_flipped(random_images):
     images, _ = random_images(1000, size=4)
-    flipped = (augment(images, 0, True, generator()) != images).flatten(1).any(1)
+    flipped = (augmented(images, 0, True, generator()) != images).flatten(1).any(1)
     assert 430 < flipped.sum() < 570
 
 
 def test_augmentation_is_a_function_of_the_generator(random_images):
     images, _ = random_images(30)
-    one, same, other = (augment(images, 2, True, generator(seed)) for seed in (0, 0, 1))
+    one, same, other = (augmented(images, 2, True, generator(seed)) for seed in (0, 0, 1))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
 
 
 def test_nothing_happens_without_padding_and_flips(random_images):
     images, _ = random_images(6)
-    assert torch.equal(augment(images, 0, False, generator()), images)
+    assert torch.equal(augmented(images, 0, False, generator()), images)
 
 
 def test_augmentation_leaves_its_input_alone(random_images):
     images, _ = random_images(6)
     before = images.clone()
-    augment(images, 2, True, generator())
+    augmented(images, 2, True, generator())
     assert torch.equal(images, before)
 
 
@@ -86,7 +91,7 @@ def test_each_channel_has_its_own_constants():
     split = ArraySplit(
         torch.full((1, 2, 1, 1), 255, dtype=torch.uint8), torch.zeros(1).long(), spec, torch.device("cpu")
     )
-    ((images, _),) = split.plain(4)
+    ((images, _),) = split.plain(4, Shard())
     torch.testing.assert_close(images.flatten(), torch.tensor([1.0, 1.0]))
 
 

@@ -1,3 +1,4 @@
+import errno
 import os
 import pickle
 import zipfile
@@ -44,13 +45,14 @@ def test_a_save_that_fails_leaves_the_old_file(file):
 
 def test_a_disk_that_fails_before_all_is_written_leaves_the_old_file(file, monkeypatch):
     def broken(_):
-        raise OSError("no space left on device")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     checkpoint.save(file, {"options": {}, "model": {"w": torch.ones(1)}})
     monkeypatch.setattr(os, "fsync", broken)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(OSError, match=r"No space .* intact"):
         checkpoint.save(file, {"options": {}, "model": {"w": torch.zeros(1)}})
     assert torch.equal(checkpoint.read(file)["model"]["w"], torch.ones(1))
+    assert list(file.parent.iterdir()) == [file]
 
 
 def test_nothing_but_the_file_is_left_beside_a_save(file):

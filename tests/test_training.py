@@ -12,31 +12,24 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from pruner import Masks, Pruner
 from utils import progress as progress_module
-from utils import training as training_module
+from utils import watch as watch_module
 from utils.options import parse
 from utils.progress import Progress
-from utils.training import (
-    Diverged,
-    FineTuned,
-    SaveTimer,
-    Tally,
-    evaluate,
-    fine_tune,
-    prune_phase,
-    reestimated_acc1,
-    train_step,
-)
+from utils.record import FineTuned, Tally
+from utils.run import Run
+from utils.training import evaluate, fine_tune, prune_phase, reestimated_acc1, train_step
+from utils.watch import Diverged, SaveTimer
 
 
 def settings(*words):
     return parse(["--dataset", "digits", "--arch", "resnet20", "--method", "GReg-1", "--seed", "0", *words])[0]
 
 
-class Recorder:
+class Recorder(Run):
     """Takes what a run directory takes."""
 
     def __init__(self, *words):
-        self.options = settings(*words)
+        super().__init__(settings(*words))
         self.lines, self.values, self.saved, self.pruned_saved = [], [], [], 0
 
     def say(self, text):
@@ -50,6 +43,16 @@ class Recorder:
 
     def save_pruned(self, model):
         self.pruned_saved += 1
+
+
+class Looking:
+    """Sees steps."""
+
+    def __init__(self):
+        self.seen = []
+
+    def observe(self, step):
+        self.seen.append(step)
 
 
 def small_net(classes=3, dropout=0.0):
@@ -236,10 +239,10 @@ def data(make_data, random_images):
 
 
 def pruned_for(data, growing, still, *words, observers=()):
-    net, run, tally = small_net(), Recorder("--batch_size_prune", "4", *words), Tally()
+    net, run = small_net(), Recorder("--batch_size_prune", "4", *words)
     pruner = StepsToGo(net, growing, still)
-    prune_phase(net, data, pruner, run, growing + still, tally, observers)
-    return net, run, tally, pruner
+    prune_phase(net, data, pruner, run, growing + still, observers)
+    return net, run, run.record.tally, pruner
 
 
 def test_the_prune_phase_lasts_until_the_pruner_has_finished_and_counts_steps_across_epochs(data):
@@ -252,11 +255,11 @@ def test_the_prune_phase_lasts_until_the_pruner_has_finished_and_counts_steps_ac
 
 
 def test_a_pruner_that_has_finished_before_it_starts_trains_nothing(data):
-    net, run, tally = small_net(), Recorder(), Tally()
+    net, run = small_net(), Recorder()
     before = copy.deepcopy(net.state_dict())
-    prune_phase(net, data, Pruner(), run, 0, tally, [])
+    prune_phase(net, data, Pruner(), run, 0)
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
-    assert not tally.iterations
+    assert not run.record.tally.iterations
 
 
 def test_batch_norm_is_in_training_mode_at_every_step_though_tests_come_between(data):
@@ -285,9 +288,9 @@ def test_a_checkpoint_is_written_every_so_many_steps_and_where_the_phase_changes
 
 
 def test_observers_see_every_step_before_it_is_made(data):
-    seen = []
-    _, _, _, pruner = pruned_for(data, 4, 0, observers=[lambda step: seen.append(step)])
-    assert seen == pruner.steps
+    looking = Looking()
+    _, _, _, pruner = pruned_for(data, 4, 0, observers=[looking])
+    assert looking.seen == pruner.steps
 
 
 def test_lines_of_progress_come_every_so_many_steps(data):
@@ -307,8 +310,9 @@ def test_a_prune_phase_whose_loss_is_no_number_is_given_up(data):
 
 def tuned(data, *words, net=None, keeper=None):
     torch.manual_seed(0)
-    net, run, tally = net or small_net(), Recorder("--batch_size", "4", *words), Tally()
-    return fine_tune(net, data, keeper or Pruner(), run, tally), net, run, tally
+    net, run = net or small_net(), Recorder("--batch_size", "4", *words)
+    fine_tune(net, data, keeper or Pruner(), run)
+    return run.record.tuned, net, run, run.record.tally
 
 
 def test_every_epoch_shows_every_image_once_and_ends_with_a_test(data):
@@ -445,17 +449,21 @@ class Clock:
 
 def test_a_save_is_due_every_so_many_steps():
     due = SaveTimer("3")
-    assert [step for step in range(1, 10) if due(step)] == [3, 6, 9]
+    assert [step for step in range(1, 10) if due.by_steps(step)] == [3, 6, 9]
+    assert not due.by_clock()
 
 
 def test_a_save_is_due_every_so_many_minutes(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(training_module, "time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr(watch_module, "time", SimpleNamespace(monotonic=clock))
     due = SaveTimer("0.5m")
     answers = []
     for seconds in (10, 15, 10, 10, 19, 5):  # 10, 25, 35: due, then 10, 29, 34 since: due
         clock.now += seconds
-        answers.append(due(1))
+        answers.append(due.by_clock())
+        if answers[-1]:
+            due.saved()
+    assert not due.by_steps(1)
     assert answers == [False, False, True, False, False, True]
 
 
@@ -465,7 +473,7 @@ def test_a_save_is_due_every_so_many_minutes(monkeypatch):
 def test_progress_off_a_terminal_is_lines_with_rate_and_remaining_time(monkeypatch):
     clock, lines = Clock(), []
     monkeypatch.setattr(progress_module, "time", SimpleNamespace(perf_counter=clock))
-    with Progress("prune", 10, 2, lines.append) as progress:
+    with Progress("prune", 10, 2, lines.append, Tally(), "prune") as progress:
         for _ in range(4):
             clock.now += 1
             progress.count(5, {"loss": 1.25, "lambda": 0.0003} if progress.due() else None)
@@ -478,12 +486,11 @@ def test_progress_off_a_terminal_is_lines_with_rate_and_remaining_time(monkeypat
 def test_time_spent_in_tests_is_not_counted_as_training(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(progress_module, "time", SimpleNamespace(perf_counter=clock))
-    with Progress("prune", 2, 1, lambda line: None) as progress:
+    with Progress("prune", 2, 1, lambda line: None, Tally(), "prune") as progress:
         clock.now += 2
         progress.count(10)
-        progress.pause()
-        clock.now += 1000
-        progress.resume()
+        with progress.paused():
+            clock.now += 1000
         clock.now += 2
         progress.count(10)
     assert progress.images_per_second == 5
@@ -493,7 +500,7 @@ def test_progress_on_a_terminal_is_a_bar_and_no_lines(monkeypatch):
     terminal, lines = io.StringIO(), []
     terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", terminal)
-    with Progress("prune", 4, 1, lines.append) as progress:
+    with Progress("prune", 4, 1, lines.append, Tally(), "prune") as progress:
         for _ in range(4):
             progress.count(5, {"loss": 1.25})
     assert not lines

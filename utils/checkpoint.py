@@ -4,6 +4,7 @@ import glob
 import logging
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +14,54 @@ from torch import Tensor, nn
 from utils.foreign import read_pickled, read_safetensors
 
 log = logging.getLogger(__name__)
-VERSION = 1
+VERSION = 2  # 1 lacked what a run had measured so far, and cannot be gone on with
 
 
-def save(path: Path, content: dict[str, Any]) -> None:
-    """Write beside `path`, then rename over it, so that a killed run leaves the old file or the new one."""
+def save(path: Path, content: dict[str, Any], previous: Path | None = None) -> None:
+    """Write beside `path`, then rename over it, so that a killed run leaves the old file or the new one.
+
+    Args:
+        previous: where the file that was there goes, once the new one is on the disk.
+
+    Raises:
+        OSError: it cannot be written (a full disk, say); the old files are as they were.
+    """
     beside = path.with_name(path.name + ".part")
-    with open(beside, "wb") as file:
-        torch.save({"version": VERSION, **content}, file)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(beside, "wb") as file:
+            torch.save({"version": VERSION, **content}, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, RuntimeError) as error:  # torch's writer says RuntimeError where the disk is full
+        beside.unlink(missing_ok=True)
+        reason = error.strerror if isinstance(error, OSError) else _reason(error)
+        raise OSError(f"{path} could not be written: {reason}; what was saved before is intact") from error
+    if previous and path.exists():
+        os.replace(path, previous)
     os.replace(beside, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the new name, too, is on the disk before the run goes on
+    finally:
+        os.close(folder)
+
+
+def _reason(error: RuntimeError) -> str:
+    """What the system had said before torch's writer stumbled over it."""
+    cause = error.__context__
+    return cause.strerror if isinstance(cause, OSError) and cause.strerror else one_line(str(error), 100)
 
 
 def random_state() -> dict[str, Any]:
-    """State of the generators that dropout and initialisation draw from."""
+    """State of the generators that dropout and initialisation draw from, in this process."""
     return {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Draw from now on what would have been drawn when ``random_state`` gave `state`."""
+    torch.set_rng_state(state["torch"])
+    for device, of_device in enumerate(state["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(of_device, device)
 
 
 def find_one(pattern: str) -> Path:
@@ -61,6 +94,7 @@ def read(path: Path, trust: bool = False) -> dict[str, Any]:
         found = read_safetensors(path)
     else:
         try:
+            _check_sums(path)
             found = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError:
             if not trust:
@@ -71,16 +105,36 @@ def read(path: Path, trust: bool = False) -> dict[str, Any]:
             log.warning("warning: running code from %s, as --trust_checkpoint asks", path)
             found = _pickled(path)
         except Exception as error:  # torch.load fails in many ways on what is no checkpoint
-            raise ValueError(one_line(f"{path} cannot be read: {type(error).__name__}: {error}")) from None
+            what = f"{path} cannot be read: it is cut short, damaged or no checkpoint"
+            raise ValueError(one_line(f"{what} ({type(error).__name__}: {error})")) from None
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds a {type(found).__name__}, not weights")
     if "version" in found and "options" in found:
+        if found["version"] > VERSION:
+            raise ValueError(
+                f"{path} was written by a newer version of this program (format {found['version']}, this one reads "
+                f"up to {VERSION})"
+            )
         return found
     state = next((found[key] for key in ("state_dict", "model") if isinstance(found.get(key), dict)), found)
     tensors = {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
         raise ValueError(f"{path} holds no weights")
     return {"model": tensors}
+
+
+def _check_sums(path: Path) -> None:
+    """torch.load does not compare the check sums that torch.save has written.
+
+    Raises:
+        ValueError: `path` is a zip file, as checkpoints are, and damaged.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged:
+        raise ValueError(f"its check sums do not agree (at {damaged})")
 
 
 def _pickled(path: Path) -> Any:

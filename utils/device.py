@@ -6,7 +6,7 @@ import torch
 
 
 def device_of(name: str, gpu: int | None = None) -> torch.device:
-    """``auto``: the GPU if there is one.
+    """``auto``: the GPU if there is one; under torchrun, this process's own.
 
     Args:
         gpu: its number among the visible ones; None: the first.
@@ -21,7 +21,10 @@ def device_of(name: str, gpu: int | None = None) -> torch.device:
         return torch.device("cpu")
     if gpu is not None and gpu >= count:
         raise ValueError(f"--gpu {gpu}: the visible GPUs are 0 to {count - 1}")
-    return torch.device("cuda", gpu or 0)
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    if local_rank >= count:
+        raise ValueError(f"more processes than GPUs: {count} visible here; give torchrun --nproc_per_node={count}")
+    return torch.device("cuda", gpu if gpu is not None else local_rank)
 
 
 def device_notices(device: torch.device, gpu: int | None) -> list[str]:
@@ -30,6 +33,4 @@ def device_notices(device: torch.device, gpu: int | None) -> list[str]:
     if device.type == "cpu" and torch.cuda.device_count() == 0 and (asked or gpu is not None):
         wish = f"CUDA_VISIBLE_DEVICES={asked}" if asked else f"--gpu {gpu}"
         return [f"{wish}, but there is no GPU here: computing on the CPU"]
-    if device.type == "cuda" and torch.cuda.device_count() > 1 and gpu is None:
-        return [f"{torch.cuda.device_count()} GPUs are visible; one process uses the first"]
     return []

@@ -26,9 +26,9 @@ def norms_figure(history: History, kept: dict[str, Tensor], milestones: dict[str
     figure = Figure(figsize=(4.2 * (len(shown) + 1), 4.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(shown) + 1)
-    steps = np.array(history.steps)
+    steps = history.steps
     for ax, name in zip(axes, shown, strict=False):
-        scores = np.stack(history.scores[name])  # (steps, groups)
+        scores = history.scores[name]  # (looks, groups)
         scores = scores / scores[0].mean()
         stays = kept[name].cpu().numpy()
         for group in np.argsort(stays):
@@ -45,7 +45,7 @@ def norms_figure(history: History, kept: dict[str, Tensor], milestones: dict[str
 
     last = axes[-1]
     for name in names:
-        scores = np.stack(history.scores[name])
+        scores = history.scores[name]
         colour = {shown[0]: "C2", shown[-1]: "C4"}.get(name, "0.75")
         last.plot(history.penalties, scores.std(1) / scores.mean(1), color=colour, lw=1.4 if colour[0] == "C" else 0.8,
                   label=name if colour[0] == "C" else None)  # fmt: skip

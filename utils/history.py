@@ -1,7 +1,9 @@
 """How groups' scores, their order and λ went during the prune phase."""
 
 import csv
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -11,48 +13,86 @@ from pruner.groups import rank_agreement, sample
 
 
 class History:
-    """Every group's score, each `every` steps.
+    """Every group's score, each `every` steps, in a file of rows: looks at millions of weights fill no memory.
 
-    Attributes:
-        steps: when.
-        penalties: the largest λ then.
-        scores: layer name -> one (groups,) array per entry of `steps`.
+    Args:
+        resumed_at: the step that a resumed run goes on from; rows of later steps are made anew.
     """
 
-    def __init__(self, pruner: Pruner, every: int):
-        self._pruner, self._every = pruner, every
-        self.steps: list[int] = []
-        self.penalties: list[float] = []
-        self.scores: dict[str, list[np.ndarray]] = {}
+    def __init__(self, pruner: Pruner, every: int, file: Path, resumed_at: int = 0):
+        self._pruner, self._every, self._file = pruner, every, file
+        self._groups = {name: len(scores) for name, scores in pruner.scores().items()}
+        file.touch()
+        os.truncate(file, -(-resumed_at // every) * self._row_bytes)
+
+    @property
+    def _row_bytes(self) -> int:
+        return 4 * (1 + sum(self._groups.values()))  # λ and the scores, as float32
 
     def observe(self, step: int) -> None:
         """Called with each step; looks at every so many."""
         if step % self._every:
             return
-        self.steps.append(step)
-        self.penalties.append(self._pruner.report().get("lambda", 0.0))
-        for name, scores in self._pruner.scores().items():
-            self.scores.setdefault(name, []).append(scores.cpu().numpy())
+        with open(self._file, "ab") as file:
+            np.float32(self._pruner.report().get("lambda", 0.0)).tofile(file)
+            for scores in self._pruner.scores().values():
+                scores.float().cpu().numpy().tofile(file)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the file keeps all."""
+        return {}
+
+    @property
+    def _rows(self) -> np.ndarray:
+        if not self._file.stat().st_size:
+            return np.empty((0, self._row_bytes // 4), np.float32)
+        return np.memmap(self._file, np.float32, mode="r").reshape(-1, self._row_bytes // 4)
+
+    @property
+    def steps(self) -> np.ndarray:
+        """When, (looks,)."""
+        return np.arange(len(self._rows)) * self._every
+
+    @property
+    def penalties(self) -> np.ndarray:
+        """The largest λ then, (looks,)."""
+        return self._rows[:, 0]
+
+    @property
+    def scores(self) -> dict[str, np.ndarray]:
+        """Layer name -> (looks, groups)."""
+        ends = np.cumsum([1, *self._groups.values()])
+        return {
+            name: self._rows[:, end - n : end] for (name, n), end in zip(self._groups.items(), ends[1:], strict=True)
+        }
 
     def write(self, folder: Path) -> None:
         """One ``mag_<layer>.npz`` per layer: ``steps``, ``penalties`` and ``scores`` (steps, groups)."""
         for name, scores in self.scores.items():
-            np.savez(folder / f"mag_{name}.npz", steps=self.steps, penalties=self.penalties, scores=np.stack(scores))
+            np.savez(folder / f"mag_{name}.npz", steps=self.steps, penalties=self.penalties, scores=scores)
 
 
 class OrderLog:
-    """How far the order of a layer's groups has gone from where it started, each `every` steps, as a CSV file."""
+    """How far the order of a layer's groups has gone from where it started, each `every` steps, as a CSV file.
+
+    Args:
+        state: what ``state_dict`` gave when a checkpoint was written.
+    """
 
     COLUMNS = ("step", "layer", "kendall", "spearman")
 
-    def __init__(self, pruner: Pruner, every: int, path: Path):
+    def __init__(self, pruner: Pruner, every: int, path: Path, state: dict[str, Any] | None = None):
         self._pruner, self._every, self._path = pruner, every, path
-        self._start: dict[str, Tensor] = self._now()
-        with open(path, "w", newline="") as file:
-            csv.writer(file).writerow(self.COLUMNS)
+        self._start: dict[str, Tensor] = state["start"] if state else self._now()
+        self._rows: list[list] = [list(row) for row in state["rows"]] if state else []
+        self._write()
 
     def _now(self) -> dict[str, Tensor]:
-        return {name: sample(scores).clone() for name, scores in self._pruner.scores().items()}
+        return {name: sample(scores).cpu().clone() for name, scores in self._pruner.scores().items()}
+
+    def _write(self) -> None:
+        with open(self._path, "w", newline="") as file:
+            csv.writer(file).writerows([self.COLUMNS, *self._rows])
 
     def observe(self, step: int) -> None:
         """Called with each step; looks at every so many."""
@@ -60,9 +100,9 @@ class OrderLog:
             self.look(step)
 
     def look(self, step: int) -> None:
-        rows = [
-            (step, name, *(f"{value:.4f}" for value in rank_agreement(self._start[name], scores)))
-            for name, scores in self._now().items()
-        ]
-        with open(self._path, "a", newline="") as file:
-            csv.writer(file).writerows(rows)
+        for name, scores in self._now().items():
+            self._rows.append([step, name, *(f"{v:.4f}" for v in rank_agreement(self._start[name], scores))])
+        self._write()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"start": self._start, "rows": [list(row) for row in self._rows]}

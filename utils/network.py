@@ -76,6 +76,19 @@ def _from_file(options: Options, spec: DataSpec, pattern: str) -> Start:
     return Start(model, str(path), pruned=sum(p.numel() for p in model.parameters()) != dense)
 
 
+def network_of_run(saved: dict, spec: DataSpec, source: str) -> Start:
+    """The network of a run's checkpoint, to go on with.
+
+    Raises:
+        ValueError: it was made for other images than `spec`'s.
+    """
+    found = {key: saved["data"][key] for key in ("classes", "channels", "size")}
+    here = {key: getattr(spec, key) for key in found}
+    if found != here:
+        raise ValueError(f"{source} was made for images of {saved['data']['name']}, {found}; here are {here}")
+    return Start(rebuild(saved), source, checkpoint.is_pruned(saved), saved["kept"], saved["masks"])
+
+
 def family_notice(options: Options, spec: DataSpec) -> list[str]:
     """Says so where the only network of a name is of the family for images of another size."""
     small = is_small(options.arch, spec.size)

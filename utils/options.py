@@ -33,6 +33,7 @@ from utils.parsers import (
     number,
     one_of,
     pretrained,
+    share,
 )
 
 
@@ -60,7 +61,8 @@ def flag(default: Any, parse: Callable[[str], Any], help: str, *aliases: str, **
 
     Args:
         aliases: other spellings, short ones too.
-        more: ``metavar``, or ``section``, the heading in ``--help`` that begins with this flag.
+        more: ``metavar``; ``section``, the heading in ``--help`` that begins with this flag; ``free``, whether a
+            run may go on with another value: the result does not depend on it.
     """
     meta = {"parse": parse, "help": help, "aliases": aliases, **more}
     return field(metadata=meta) if default is MISSING else field(default=default, metadata=meta)
@@ -86,8 +88,9 @@ class Options:
         "print what would happen and stop; --plan=json for programs",
         metavar="text|json",
         argparse={"nargs": "?", "const": "text"},
+        free=True,
     )
-    evaluate: bool = switch("print accuracy and costs of --base_model_path and stop", "-e")
+    evaluate: bool = switch("print accuracy and costs of --base_model_path and stop", "-e", free=True)
 
     arch: str = flag(
         "resnet18",
@@ -97,7 +100,7 @@ class Options:
         section="Network and data",
     )
     dataset: str = flag(MISSING, one_of(*DATASETS), f"one of {', '.join(DATASETS)} (required)")
-    data_path: str = flag("./data", str, "where data sets are; for npz and folder, the folder itself")
+    data_path: str = flag("./data", str, "where data sets are; for npz and folder, the folder itself", free=True)
     base_model_path: str | None = flag(
         None,
         str,
@@ -112,8 +115,8 @@ class Options:
         metavar="WEIGHTS",
         argparse={"nargs": "?", "const": "true"},
     )
-    trust_checkpoint: bool = switch("read files that hold a pickled network, which runs code from the file")
-    allow_untrained: bool = switch("prune a network that nobody trained")
+    trust_checkpoint: bool = switch("read files that hold a pickled network, which runs code from the file", free=True)
+    allow_untrained: bool = switch("prune a network that nobody trained", free=True)
     not_use_bn: bool = switch("vgg* for small images without batch-norm")
 
     wg: str = flag(
@@ -142,7 +145,11 @@ class Options:
     )
     ft_in_oracle_pruning: bool = switch("Oracle: fine-tune each candidate before it is judged")
     expect_speedup: float | None = flag(
-        None, number(0, above=True), "stop with exit code 2 if the plan misses this by over 1 %%", metavar="X"
+        None,
+        number(0, above=True),
+        "stop with exit code 2 if the plan misses this by over 1 %%",
+        metavar="X",
+        free=True,
     )
 
     batch_size_prune: int = flag(64, integer(1), "batch size of the prune phase", section=GREG)
@@ -159,7 +166,7 @@ class Options:
     mag_ratio_limit: float = flag(1000.0, number(0, above=True), "gap between kept and pruned that ends a layer early")
     block_loss_grad: bool = switch("in the prune phase, only the penalty moves the pruned network's weights")
 
-    epochs: int = flag(90, integer(0), "epochs of fine-tuning", section="Training and fine-tuning")
+    epochs: int = flag(90, integer(0), "epochs of fine-tuning", section="Training and fine-tuning", free=True)
     batch_size: int = flag(256, integer(1), "batch size of fine-tuning", "-b", "--batch-size")
     lr_ft: str | None = flag(
         None,
@@ -171,32 +178,62 @@ class Options:
     lr: float = flag(0.1, number(0), "learning rate of plain training, and of Adam for lenet*", "--learning-rate")
     momentum: float = flag(0.9, number(0), "of SGD")
     wd: float = flag(1e-4, number(0), "weight decay γ", "--weight-decay", "--weight_decay")
-    last_n_epoch: int = flag(5, integer(1), "report mean and deviation of the last N epochs' accuracy", metavar="N")
+    val_fraction: float = flag(
+        0.0, share, "hold out this part of the training set, and choose the best epoch on it, not on the test set"
+    )
+    last_n_epoch: int = flag(
+        5, integer(1), "report mean and deviation of the last N epochs' accuracy", metavar="N", free=True
+    )
 
-    seed: int | None = flag(None, integer(0), "of everything random (default: drawn, and logged)", section="Running")
-    device: str = flag("auto", one_of("auto", "cpu", "cuda"), "auto: the GPU if there is one")
-    gpu: int | None = flag(None, integer(0), "number of the GPU to use, among those visible")
-    start_epoch: int = flag(0, integer(0), "accepted for the original's sake; a run begins at epoch 0", "--start-epoch")
-    workers: int = flag(4, integer(0), "processes that read image files", "-j")
+    resume_path: str | None = flag(
+        None,
+        str,
+        "go on with a run: its directory, one of its checkpoints, or auto: the run of this very command, if there is "
+        "one, else a new one",
+        metavar="PATH|auto",
+        section="Running",
+        free=True,
+    )
+    seed: int | None = flag(None, integer(0), "of everything random (default: drawn, and logged)")
+    device: str = flag("auto", one_of("auto", "cpu", "cuda"), "auto: the GPU if there is one", free=True)
+    gpu: int | None = flag(None, integer(0), "number of the GPU to use, among those visible", free=True)
+    start_epoch: int = flag(
+        0, integer(0), "accepted for the original's sake; a run begins at epoch 0", "--start-epoch", free=True
+    )
+    workers: int = flag(4, integer(0), "processes that read image files", "-j", free=True)
+
+    multiprocessing_distributed: bool = switch(
+        "use every visible GPU, which happens anyway", "--multiprocessing-distributed",
+        section="Several GPUs (of the original; see the README for torchrun)", free=True,
+    )  # fmt: skip
+    world_size: int = flag(
+        1, integer(-1), "number of machines; more than one start with torchrun", "--world-size", free=True
+    )
+    rank: int = flag(0, integer(-1), "which machine this is", free=True)
+    dist_url: str = flag("env://", str, "where the machines meet", "--dist-url", free=True)
+    dist_backend: str | None = flag(
+        None, one_of("nccl", "gloo"), "how processes talk (default: nccl on GPUs)", "--dist-backend", free=True
+    )
 
     project_name: str = flag(
         "",
         file_name,
         "name of the run's directory, Experiments/<name>_… (default: method, net, data)",
         section="Output",
+        free=True,
     )
-    screen_print: bool = switch("every line of the log on the screen, too")
-    note: str = flag("", str, "a remark for the log")
-    debug: bool = switch("write to Debug_Dir/ instead of Experiments/")
-    print_interval: int = flag(100, integer(1), "steps of the prune phase between two lines of progress")
-    test_interval: int = flag(2000, integer(1), "steps of the prune phase between two tests")
+    screen_print: bool = switch("every line of the log on the screen, too", free=True)
+    note: str = flag("", str, "a remark for the log", free=True)
+    debug: bool = switch("write to Debug_Dir/ instead of Experiments/", free=True)
+    print_interval: int = flag(100, integer(1), "steps of the prune phase between two lines of progress", free=True)
+    test_interval: int = flag(2000, integer(1), "steps of the prune phase between two tests", free=True)
     print_freq: int = flag(
-        100, integer(1), "batches of fine-tuning between two lines of progress", "-p", "--print-freq"
+        100, integer(1), "batches of fine-tuning between two lines of progress", "-p", "--print-freq", free=True
     )
     save_interval: str = flag(
-        "2000", interval, "how often a checkpoint is written: 500 steps, or 10m minutes", metavar="N|Nm"
+        "2000", interval, "how often a checkpoint is written: 500 steps, or 10m minutes", metavar="N|Nm", free=True
     )
-    save_init_model: bool = switch("keep the starting weights as checkpoint_init.pth")
+    save_init_model: bool = switch("keep the starting weights as checkpoint_init.pth", free=True)
     save_mag_reg_log: bool = switch("every group's score at each --plot_interval, in log/mag_<layer>.npz")
     save_order_log: bool = switch(
         "rank agreement with the starting order at each --plot_interval, in log/order_log.csv"
@@ -209,9 +246,9 @@ class Options:
     )
 
 
-# Flags of the original program and of the plan for this one that nothing answers to yet, with a value or without.
-NOT_YET_VALUE = ("amp", "cuda_graph", "resume_path", "world-size", "rank", "dist-url", "dist-backend")
-NOT_YET_SWITCH = ("channels_last", "no-channels_last", "compile", "multiprocessing-distributed")
+# Flags that nothing answers to yet, with a value or without.
+NOT_YET_VALUE = ("amp", "cuda_graph")
+NOT_YET_SWITCH = ("channels_last", "no-channels_last", "compile")
 
 
 def by_section() -> dict[str, list[Field]]:
@@ -267,12 +304,31 @@ def parse(argv: Sequence[str]) -> tuple[Options, list[str]]:
     Raises:
         ValueError: an unknown flag or key, a wrong type, an impossible value; names it.
     """
+    given, typed = read(argv)
+    options = build(given)
+    return options, notices_on(options, typed)
+
+
+def read(argv: Sequence[str]) -> tuple[dict[str, str], set[str]]:
+    """Settings as text, from the command line and from files; and the names of those on the command line.
+
+    Raises:
+        ValueError: an unknown flag or key.
+    """
     typed = vars(build_parser().parse_args(_words(argv)))
     given: dict[str, str] = {}
     for source in ("params_json", "config"):  # later ones win
         if source in typed:
             given |= _read_file(source, typed.pop(source))
-    given |= typed
+    return given | typed, set(typed)
+
+
+def build(given: dict[str, str]) -> Options:
+    """Options of settings as text; what is not given has its default, a seed is drawn.
+
+    Raises:
+        ValueError: a wrong type, an impossible value, or nothing where there is no default; names the flag.
+    """
     values = {}
     for f in fields(Options):
         if f.name in given and given[f.name] is not None:
@@ -284,8 +340,17 @@ def parse(argv: Sequence[str]) -> tuple[Options, list[str]]:
             raise ValueError(f"--{f.name} is required: {f.metadata['help'].removesuffix(' (required)')}")
     if values.get("seed") is None:
         values["seed"] = secrets.randbelow(2**31)
-    options = Options(**values)
-    return options, _notices(options, set(typed))
+    return Options(**values)
+
+
+def differences(options: Options, before: Options) -> list[str]:
+    """What a run that was made with `before` cannot go on with: ``--flag value (was value)``."""
+    found = []
+    for f in fields(Options):
+        now, then = getattr(options, f.name), getattr(before, f.name)
+        if (now < then) if f.name == "epochs" else (now != then and not f.metadata.get("free")):
+            found.append(f"--{f.name} {now} (was {then})")
+    return found
 
 
 _LISTS = ("--stage_pr", "--skip_layers", "--lr_ft")
@@ -307,6 +372,11 @@ def _words(argv: Sequence[str]) -> list[str]:
         of_list = len(name) > 4 and any(flag.startswith(name) for flag in _LISTS)
         open_list = (of_list or open_list) and value[:1] in ("[", "{") and value[-1:] not in ("]", "}")
     return words
+
+
+def read_settings(path: str | Path) -> dict[str, str]:
+    """Settings of a run's ``log/params.yaml``, as text."""
+    return _read_file("resume_path", str(path))
 
 
 def _read_file(source: str, path: str) -> dict[str, str]:
@@ -340,7 +410,7 @@ def _as_typed(value: Any) -> str:
     return value
 
 
-def _notices(options: Options, typed: set[str]) -> list[str]:
+def notices_on(options: Options, typed: set[str]) -> list[str]:
     """What was typed on the command line but has no effect on this run."""
     if options.evaluate:
         return []
@@ -364,6 +434,12 @@ def _notices(options: Options, typed: set[str]) -> list[str]:
     if "start_epoch" in typed:
         notices.append("--start_epoch has no effect: a run begins at epoch 0")
     return notices
+
+
+def from_plain(values: dict[str, Any]) -> dict[str, str]:
+    """What ``to_plain`` gave, as text."""
+    known = {f.name for f in fields(Options)}
+    return {key: str(value) for key, value in values.items() if key in known and value is not None}
 
 
 def to_plain(options: Options) -> dict[str, Any]:

@@ -36,6 +36,14 @@ def number(low: float, *, above: bool = False) -> Callable[[str], float]:
     return parse
 
 
+def share(text: str) -> float:
+    """A part of a whole, from 0 to less than 1."""
+    value = number(0)(text)
+    if value >= 1:
+        raise ValueError(f"{text} is not a part from 0 to less than 1")
+    return value
+
+
 def decimal(low: float | None, *, above: bool = False) -> Callable[[str], Decimal]:
     """A number kept exactly as typed."""
 

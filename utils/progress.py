@@ -2,48 +2,61 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from tqdm import tqdm
+
+from utils.record import Tally
 
 
 class Progress:
     """Counts the steps of one phase.
 
     Args:
-        total: steps to come.
+        total: steps of the whole phase.
         every: steps between two looks at the values, and between two lines where there is no terminal.
         say: prints a line.
+        tally: where images and seconds are counted, under `stage`.
+        done: steps that an earlier process has made.
     """
 
-    def __init__(self, what: str, total: int, every: int, say: Callable[[str], None]):
+    def __init__(
+        self, what: str, total: int, every: int, say: Callable[[str], None], tally: Tally, stage: str, done: int = 0
+    ):
         self._what, self._total, self._every, self._say = what, total, every, say
+        self._tally, self._stage = tally, stage
         self._terminal = sys.stderr.isatty()
-        self._bar = tqdm(total=total, desc=what, unit="step", disable=not self._terminal, leave=False)
-        self._steps, self._images, self._seconds = 0, 0, 0.0
-        self._since = time.perf_counter()
+        self._bar = tqdm(total=total, initial=done, desc=what, unit="step", disable=not self._terminal, leave=False)
+        self._done = self._steps = done
+        self._images, self._seconds = tally.images[stage], tally.stepping[stage]  # of earlier processes
+        self._since: float | None = time.perf_counter()
 
     def __enter__(self) -> "Progress":
         return self
 
     def __exit__(self, *_) -> None:
-        self.pause()
+        self._stop_clock()
         self._bar.close()
 
-    def pause(self) -> None:
-        """Stop the clock, for a test, say."""
+    def _stop_clock(self) -> None:
         if self._since is not None:
-            self._seconds += time.perf_counter() - self._since
+            self._tally.stepping[self._stage] += time.perf_counter() - self._since
             self._since = None
 
-    def resume(self) -> None:
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The clock stands still within: for a test, or a checkpoint."""
+        self._stop_clock()
+        yield
         self._since = time.perf_counter()
 
     @property
     def images_per_second(self) -> float:
-        """While the clock ran."""
+        """Of this process, while the clock ran."""
         running = time.perf_counter() - self._since if self._since is not None else 0.0
-        return self._images / max(self._seconds + running, 1e-9)
+        seconds = self._tally.stepping[self._stage] - self._seconds + running
+        return (self._tally.images[self._stage] - self._images) / max(seconds, 1e-9)
 
     def due(self) -> bool:
         """Whether the step that is about to be counted shows its values."""
@@ -52,7 +65,7 @@ class Progress:
     def count(self, images: int, values: dict[str, float] | None = None) -> None:
         """One more step, of `images`; `values` are shown where given."""
         self._steps += 1
-        self._images += images
+        self._tally.images[self._stage] += images
         self._bar.update()
         if values is None:
             return
@@ -64,5 +77,7 @@ class Progress:
     def outlook(self) -> str:
         """Rate, and time left for the steps to come at that rate (tests not counted)."""
         rate = self.images_per_second
-        left = max(self._total - self._steps, 0) * (self._images / self._steps) / rate
+        steps = self._steps - self._done
+        images_per_step = (self._tally.images[self._stage] - self._images) / max(steps, 1)
+        left = max(self._total - self._steps, 0) * images_per_step / max(rate, 1e-9)
         return f"{rate:.0f} img/s  {tqdm.format_interval(left)} left"

@@ -1,55 +1,26 @@
 """``log/report.json``: what was done and what came of it."""
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from data import DataSpec
+from utils.distributed import shard
 from utils.options import Options
 from utils.planning import Planned
-from utils.training import FineTuned, Tally
-
-
-@dataclass
-class Around:
-    """What was measured before fine-tuning; None where nothing was there to measure.
-
-    Attributes:
-        base, before_cut, after_cut: on the test set: ``acc1``, ``acc5`` (more than 5 classes), percent, and ``loss``.
-        acc1_…_bn: with batch-norm statistics re-estimated on a copy.
-        gap: layer name -> gap at the cut.
-        l1_comparison: layer name -> GReg-2's pick held against L1's: overlap, Kendall's τ, Spearman's ρ.
-    """
-
-    base: dict[str, float] = field(default_factory=dict)
-    before_cut: dict[str, float] = field(default_factory=dict)
-    after_cut: dict[str, float] = field(default_factory=dict)
-    acc1_before_cut_bn: float | None = None
-    acc1_after_cut_bn: float | None = None
-    gap: dict[str, float] = field(default_factory=dict)
-    l1_comparison: dict[str, dict[str, float]] = field(default_factory=dict)
-    noisy_ensemble_acc1: float | None = None
-    jacobian_singular_values: dict[str, float] | None = None
+from utils.record import FineTuned, Record
 
 
 def report_of(
     options: Options,
     spec: DataSpec,
     planned: Planned,
-    around: Around,
-    tuned: FineTuned,
-    tally: Tally,
-    base: str | None,
+    record: Record,
     device: torch.device,
     run_dir: str,
 ) -> dict[str, Any]:
-    """Everything a table of results would ask for, as plain values.
-
-    Args:
-        base: where the starting weights came from; None if nobody had trained them.
-    """
-    values = planned.values
+    """Everything a table of results would ask for, as plain values."""
+    values, around, tuned, tally = planned.values, record.around, record.tuned, record.tally
     last_n = tuned.last_epochs(options.last_n_epoch)
     sparsity = {key: values[key] for key in ("sparsity", "pruned_weights", "prunable_weights") if key in values}
     if sparsity:
@@ -62,7 +33,7 @@ def report_of(
         "wg": options.wg,
         "stage_pr": options.stage_pr,
         "seed": options.seed,
-        "base_model": base,
+        "base_model": record.base,
         "pruned": planned.plan.pruned,
         "params_before": planned.before.params,
         "params_after": planned.after.params,
@@ -85,7 +56,8 @@ def report_of(
         "noisy_ensemble_acc1": around.noisy_ensemble_acc1,
         "jacobian_singular_values": around.jacobian_singular_values,
         "acc1_best": tuned.best,
-        "acc1_best_is": "the best epoch on the test set",
+        "acc1_best_is": _best_is(tuned),
+        "val_acc1_best": tuned.val_acc1[tuned.best_epoch] if tuned.val_acc1 else None,
         "best_epoch": tuned.best_epoch,
         "acc1_last": tuned.last,
         "acc1_last_epochs": last_n
@@ -96,6 +68,13 @@ def report_of(
         "seconds": {phase: round(spent, 3) for phase, spent in tally.seconds.items()},
         "images_per_second": {phase: round(rate, 1) for phase, rate in tally.images_per_second.items()},
         "torch_version": torch.__version__,
+        "processes": shard().of,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "run_dir": run_dir,
     }
+
+
+def _best_is(tuned: FineTuned) -> str:
+    if tuned.val_acc1:
+        return "the test accuracy of the best epoch on the held-out part of the training set"
+    return "the best epoch on the test set"

@@ -1,15 +1,20 @@
 """The run directory: its log, scalars, checkpoints and report. Nothing is written before one is opened."""
 
+import csv
+import fcntl
+import io
 import json
 import logging
 import math
 import os
+import platform
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 import yaml
@@ -20,8 +25,13 @@ from tqdm import tqdm
 from data import DataSpec
 from pruner import Pruner
 from utils import checkpoint
+from utils.distributed import gather
 from utils.options import Options, to_plain
+from utils.record import TESTED, Record
+from utils.stopping import Stop
 
+LATEST, PREVIOUS = "checkpoint", "checkpoint_previous"
+PARAMS, REPORT = Path("log", "params.yaml"), Path("log", "report.json")
 SHOW = 25  # a log level: progress and tables, on the screen always
 logging.addLevelName(SHOW, "SHOW")
 log = logging.getLogger("pruning")
@@ -36,10 +46,15 @@ class _Screen(logging.Handler):
         sys.stdout.flush()
 
 
-def open_log(every_line: bool) -> None:
-    """Send the program's log to the screen; `every_line`: not only progress, tables and warnings."""
+def open_log(every_line: bool, quiet: bool = False) -> None:
+    """Send the program's log to the screen.
+
+    Args:
+        every_line: not only progress, tables and warnings.
+        quiet: errors alone, for all processes but the first.
+    """
     close_log()
-    screen = _Screen(logging.INFO if every_line else SHOW)
+    screen = _Screen(logging.ERROR if quiet else logging.INFO if every_line else SHOW)
     root = logging.getLogger()
     root.setLevel(logging.INFO)
     root.addHandler(screen)
@@ -54,51 +69,99 @@ def close_log() -> None:
             handler.close()
 
 
-class Unrecorded:
-    """Stands in for a ``RunDir`` where training leaves nothing behind."""
-
-    def __init__(self, options: Options):
-        self.options = options
-
-    def say(self, text: str) -> None: ...
-
-    def scalars(self, phase: str, step: int, values: dict[str, float]) -> None: ...
-
-    def save(self, *names: str, **content: Any) -> None: ...
-
-    def save_pruned(self, model: nn.Module) -> None: ...
-
-
-class RunDir:
-    """``Experiments/<name>_SERVER<$SERVER>-<time>/`` with ``weights/`` and ``log/``.
+class Run:
+    """What training reports to; this one leaves nothing behind. It is that of the Oracle's candidates and, while a
+    run has several processes, of all but the first.
 
     Attributes:
-        path: the directory.
         kept, masks: of the cut, once it is made; every later checkpoint holds them.
+        record: what has been measured so far.
+        resumed: the checkpoint that the run goes on from; empty for a new run.
+        stop: tells whether a signal came.
     """
 
-    def __init__(self, options: Options, spec: DataSpec, model: nn.Module):
-        self.options, self._spec = options, spec
+    writes = False
+
+    def __init__(self, options: Options, stop: Stop | None = None, resumed: dict[str, Any] | None = None):
+        self.options, self.stop, self.resumed = options, stop or Stop(), resumed or {}
         self.kept: dict[str, Tensor] = {}
         self.masks: dict[str, Tensor] = {}
-        self.path = _create(options)
-        (self.path / "weights").mkdir()
-        (self.path / "log").mkdir()
-        handler = logging.FileHandler(self.path / "log" / "log.txt")
-        handler.of_run = True
-        handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
-        logging.getLogger().addHandler(handler)
-        (self.path / "log" / "params.yaml").write_text(yaml.safe_dump(to_plain(options), sort_keys=False))
-        (self.path / "log" / "model_arch.txt").write_text(f"{model}\n")
-        self._scalars = SummaryWriter(str(self.path / "log"))
+        self.record = Record()
+        if resumed:
+            self.record.load_state_dict(resumed["record"])
 
     def say(self, text: str) -> None:
         """A line for the reader, on the screen and in the log."""
-        log.log(SHOW, text)
+
+    def scalars(self, phase: str, step: int, values: dict[str, float]) -> None:
+        """For TensorBoard, under ``phase/name``."""
+
+    def resumed_in(self, phase: str) -> dict[str, Any]:
+        """The checkpoint to go on from, if it is of `phase`; else empty."""
+        return self.resumed if self.resumed.get("phase") == phase else {}
+
+    def tested(self, phase: str, step: int, test: dict[str, float], **more: Any) -> None:
+        """A row of accuracies, for ``log/accuracy.csv``."""
+        self.record.tested(phase, step, test, **more)
 
     def cut_made(self, kept: dict[str, Tensor], masks: dict[str, Tensor]) -> None:
         """From now on checkpoints hold the pruned network."""
         self.kept, self.masks = kept, masks
+
+    def save(self, *names: str, **state: Any) -> None:
+        """A checkpoint under each of `names`. All processes call this together."""
+        if names:
+            gather(checkpoint.random_state())
+
+    def save_pruned(self, model: nn.Module) -> None:
+        """``pruned_model.pth``: the network alone, where it is a pruned one."""
+
+    def finish(self, report: dict[str, Any]) -> None:
+        """The run is over."""
+
+    def close(self) -> None:
+        """The process has nothing more to say of it."""
+
+
+class RunDir(Run):
+    """``Experiments/<name>_SERVER<$SERVER>-<time>/`` with ``weights/`` and ``log/``.
+
+    Args:
+        path: of a run to go on with; None: a new one.
+
+    Raises:
+        ValueError: the directory cannot be written, or another process is writing it.
+    """
+
+    writes = True
+
+    def __init__(
+        self,
+        options: Options,
+        spec: DataSpec,
+        model: nn.Module,
+        stop: Stop | None = None,
+        resumed: dict[str, Any] | None = None,
+        path: Path | None = None,
+    ):
+        super().__init__(options, stop, resumed)
+        self._spec = spec
+        self.path = path or _create(options)
+        try:
+            for name in ("weights", "log"):
+                (self.path / name).mkdir(exist_ok=True)
+            self._lock = lock(self.path)
+            write_text(self.path / PARAMS, yaml.safe_dump(to_plain(options), sort_keys=False))
+            if not path:
+                self.log_file("model_arch.txt").write_text(f"{model}\n")
+            handler = _LogFile(self.log_file("log.txt"))
+        except OSError as error:
+            raise ValueError(f"the run's directory {self.path} cannot be written: {error.strerror}") from None
+        logging.getLogger().addHandler(handler)
+        self._scalars = SummaryWriter(str(self.path / "log"))
+
+    def say(self, text: str) -> None:
+        log.log(SHOW, text)
 
     def weights(self, name: str) -> Path:
         return self.path / "weights" / f"{name}.pth"
@@ -107,9 +170,16 @@ class RunDir:
         return self.path / "log" / name
 
     def scalars(self, phase: str, step: int, values: dict[str, float]) -> None:
-        """For TensorBoard, under ``phase/name``."""
         for name, value in values.items():
             self._scalars.add_scalar(f"{phase}/{name}", value, step)
+
+    def tested(self, phase: str, step: int, test: dict[str, float], **more: Any) -> None:
+        super().tested(phase, step, test, **more)
+        lines = io.StringIO()
+        table = csv.DictWriter(lines, TESTED, lineterminator="\n")
+        table.writeheader()
+        table.writerows(self.record.tests)
+        write_text(self.log_file("accuracy.csv"), lines.getvalue())
 
     def save(
         self,
@@ -120,30 +190,35 @@ class RunDir:
         epoch: int = 0,
         optimizer: torch.optim.Optimizer | None = None,
         pruner: Pruner | None = None,
-        best: dict[str, Any] | None = None,
+        observers: Sequence[Any] = (),
     ) -> None:
-        """A checkpoint under each of `names`.
+        """A checkpoint under each of `names`; of ``checkpoint`` the one before is kept, too.
 
         Args:
             step, epoch: how many have been made in `phase`.
-            best: accuracies so far.
+            observers: look on at the prune phase; what they have to remember is saved under their types' names.
+
+        Raises:
+            OSError: it cannot be written; what was saved before is intact.
         """
         if not names:
             return
+        tuned = self.record.tuned
         content = self._network(model) | {
             "phase": phase,
             "step": step,
             "epoch": epoch,
             "optimizer": optimizer.state_dict() if optimizer else {},
             "pruner": pruner.state_dict() if pruner else {},
-            "rng": checkpoint.random_state(),
-            "best": best or {},
+            "rng": gather(checkpoint.random_state()),  # one per process
+            "best": {"acc1": tuned.best, "epoch": tuned.best_epoch},
+            "record": self.record.state_dict(),
+            "observers": {type(observer).__name__: observer.state_dict() for observer in observers},
         }
         for name in names:
-            checkpoint.save(self.weights(name), content)
+            checkpoint.save(self.weights(name), content, self.weights(PREVIOUS) if name == LATEST else None)
 
     def save_pruned(self, model: nn.Module) -> None:
-        """``pruned_model.pth``: the network alone, where it is a pruned one."""
         if self.kept or self.masks:
             checkpoint.save(self.weights("pruned_model"), self._network(model))
 
@@ -156,9 +231,57 @@ class RunDir:
             "model": model.state_dict(),
         }
 
-    def write_report(self, report: dict[str, Any]) -> None:
-        self.log_file("report.json").write_text(json.dumps(_finite(report), indent=1, allow_nan=False) + "\n")
+    def finish(self, report: dict[str, Any]) -> None:
+        """Write the report: it marks the run as finished."""
+        for file in self.path.glob("log/*.rows"):
+            file.unlink()
+        write_text(self.path / REPORT, json.dumps(_finite(report), indent=1, allow_nan=False) + "\n")
+
+    def close(self) -> None:
         self._scalars.close()
+        self._lock.close()
+
+
+class _LogFile(logging.FileHandler):
+    """``log.txt``; a line that cannot be written ends the run, as a checkpoint that cannot be written does."""
+
+    of_run = True
+
+    def __init__(self, path: Path):
+        super().__init__(path)
+        self.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or leave what is there."""
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(text)
+    os.replace(beside, path)
+
+
+def lock(path: Path) -> TextIO:
+    """Keep other processes from writing the run at `path`; the system lets go of it when this one ends.
+
+    Raises:
+        ValueError: another process has it.
+    """
+    file = open(path / "log" / "lock", "a+")  # noqa: SIM115 - held open on purpose
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        file.seek(0)
+        who = file.read().strip()
+        file.close()
+        raise ValueError(f"{path} is being written by another process ({who}); wait for it or stop it") from None
+    except OSError:  # a file system without locks
+        pass
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()}\n")
+    file.flush()
+    return file
 
 
 def _finite(value: Any) -> Any:
@@ -170,17 +293,24 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def folder_of_runs(options: Options) -> Path:
+    return Path("Debug_Dir" if options.debug else "Experiments")
+
+
+def project_of(options: Options) -> str:
+    return options.project_name or "__".join((options.method, options.arch, options.dataset))
+
+
 def _create(options: Options) -> Path:
     """A directory that was not there before: a second later if the name is taken."""
-    name = options.project_name or "__".join((options.method, options.arch, options.dataset))
-    parent = Path("Debug_Dir" if options.debug else "Experiments")
+    parent = folder_of_runs(options)
     try:
         parent.mkdir(exist_ok=True)
     except OSError as error:
         raise ValueError(f"the folder of runs {parent} cannot be made: {error.strerror}") from None
     while True:
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-        path = parent / f"{name}_SERVER{os.environ.get('SERVER', '')}-{stamp}"
+        path = parent / f"{project_of(options)}_SERVER{os.environ.get('SERVER', '')}-{stamp}"
         try:
             path.mkdir()
             return path

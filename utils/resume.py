@@ -1,0 +1,150 @@
+"""``--resume_path``: which run a command goes on with, and from which checkpoint."""
+
+import glob
+import json
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from utils import checkpoint
+from utils.options import Options, build, differences, from_plain, notices_on, read, read_settings
+from utils.run import LATEST, PARAMS, PREVIOUS, REPORT, folder_of_runs, project_of
+
+log = logging.getLogger("pruning")
+OF_ITS_OWN = ("plan", "evaluate", "resume_path")  # settings that say what a command does, not what a run is
+
+
+@dataclass(frozen=True)
+class Found:
+    """A run to go on with.
+
+    Attributes:
+        path: its directory; None: a new one, since the checkpoint lies outside of any.
+        file, saved: the checkpoint; without one the run starts over, in its directory.
+        report: of a run that has nothing left to do.
+    """
+
+    path: Path | None
+    file: Path | None = None
+    saved: dict[str, Any] = field(default_factory=dict)
+    report: dict[str, Any] | None = None
+
+
+def settings(argv: Sequence[str]) -> tuple[Options, list[str], Found | None]:
+    """Options, notices, and the run that ``--resume_path`` finds.
+
+    With a path, the settings of that run are the defaults. With ``auto`` the command is that of a start.
+
+    Raises:
+        ValueError: the command is wrong, there is nothing to go on with there, or settings differ that change the
+            result; names them.
+    """
+    given, typed = read(argv)
+    wanted = given.get("resume_path")
+    if not wanted:
+        options = build(given)
+        return options, notices_on(options, typed), None
+    if wanted == "auto":
+        options, found = _auto(given)
+    else:
+        options, found = _named(given, wanted)
+    return options, notices_on(options, typed), found
+
+
+def _auto(given: dict[str, str]) -> tuple[Options, Found | None]:
+    options = build(given)
+    name = re.compile(re.escape(project_of(options)) + r"_SERVER.*-[0-9]{8}-[0-9]{6}")
+    runs = [path.parent.parent for path in folder_of_runs(options).glob(f"*/{PARAMS}")]
+    runs = sorted((run for run in runs if name.fullmatch(run.name)), key=lambda run: run.name[-15:], reverse=True)
+    differing = {}
+    for run in runs:
+        stored = _settings_of(run)
+        same_seed = build({"seed": stored["seed"]} | given)  # a seed that was drawn is the run's
+        differing[run] = differences(same_seed, build(stored))
+        if not differing[run]:
+            return same_seed, _open(run, same_seed)
+    if runs:
+        raise ValueError(
+            f"--resume_path auto: {runs[0]} was made with other settings: {', '.join(differing[runs[0]])}; "
+            "give another --project_name for another run"
+        )
+    return options, None
+
+
+def _named(given: dict[str, str], wanted: str) -> tuple[Options, Found]:
+    path = _one(wanted)
+    if path.is_dir():
+        if not (path / PARAMS).is_file():
+            raise ValueError(f"--resume_path {path} is no run's directory: it has no {PARAMS}")
+        stored = _settings_of(path)
+        options = _unchanged(given, stored, path)
+        return options, _open(path, options)
+    saved = _state(path)
+    run = path.parent.parent
+    inside = (run / PARAMS).is_file()
+    options = _unchanged(given, _settings_of(run) if inside else from_plain(saved["options"]), path)
+    report = _report(run, options) if inside else None
+    return options, Found(run if inside else None, path, saved, report)
+
+
+def _one(pattern: str) -> Path:
+    if Path(pattern).exists():
+        return Path(pattern)
+    found = sorted(glob.glob(pattern))
+    if len(found) != 1:
+        raise ValueError(
+            f"--resume_path {pattern} matches {len(found)} files or directories, not one{': ' if found else ''}"
+            + ", ".join(found)
+        )
+    return Path(found[0])
+
+
+def _settings_of(run: Path) -> dict[str, str]:
+    return {key: value for key, value in read_settings(run / PARAMS).items() if key not in OF_ITS_OWN}
+
+
+def _unchanged(given: dict[str, str], stored: dict[str, str], path: Path) -> Options:
+    stored = {key: value for key, value in stored.items() if key not in OF_ITS_OWN}
+    options = build(stored | given)
+    differing = differences(options, build(stored))
+    if differing:
+        raise ValueError(f"--resume_path {path}: a run cannot go on with other settings: {', '.join(differing)}")
+    return options
+
+
+def _open(run: Path, options: Options) -> Found:
+    """The run's newest checkpoint that can be read."""
+    files = [run / "weights" / f"{name}.pth" for name in (LATEST, PREVIOUS)]
+    files = [file for file in files if file.exists()]
+    wrong = []
+    for file in files:
+        try:
+            found = Found(run, file, _state(file), _report(run, options))
+        except ValueError as error:
+            wrong.append(str(error))
+            continue
+        for text in wrong:
+            log.warning("notice: %s; going on from %s", text, file.name)
+        return found
+    if wrong:
+        raise ValueError(f"{'; '.join(wrong)}; without these files the run would start over")
+    return Found(run)
+
+
+def _state(file: Path) -> dict[str, Any]:
+    saved = checkpoint.read(file)
+    if "phase" not in saved:
+        raise ValueError(f"{file} holds a network, not the state of a run; see --directly_ft_weights")
+    if "record" not in saved:
+        raise ValueError(f"{file} is of an older version of this program and cannot be gone on with")
+    return saved
+
+
+def _report(run: Path, options: Options) -> dict[str, Any] | None:
+    """The report of a run that has nothing left to do; epochs may have been added."""
+    if not (run / REPORT).is_file() or options.epochs > int(_settings_of(run)["epochs"]):
+        return None
+    return json.loads((run / REPORT).read_text())
