@@ -12,11 +12,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from data import BadImageError, Data, DataSpec, build_loaders, describe
+from data import BadImageError, Data, DataSpec, Shard, build_loaders, describe
 from model import reinitialise
-from pruner import PRUNERS, Masks, Pruner, Setting, cut
+from pruner import PRUNERS, Masks, Pruner, Setting
 from utils import distributed
 from utils.cost import cost_of, example
+from utils.cutting import make_cut
 from utils.device import device_notices, device_of
 from utils.figures import norms_figure
 from utils.history import History, OrderLog
@@ -24,14 +25,14 @@ from utils.launch import launch, processes_wanted
 from utils.learning_rate import schedule_notices
 from utils.network import Start, family_notice, network_of_run, starting_network
 from utils.options import Options
+from utils.parsers import about
 from utils.planning import Planned, plan_notes, plan_run, refuse_untrained
-from utils.probes import jacobian_singular_values, noisy_ensemble_acc1
 from utils.report import report_of
 from utils.resume import Found, settings
 from utils.run import LATEST, Run, RunDir, close_log, open_log
 from utils.stopping import Stop, Stopped
 from utils.tables import closing_table, evaluation_table, plan_table
-from utils.training import evaluate, fine_tune, prune_phase, reestimated_acc1, shown
+from utils.training import evaluate, fine_tune, prune_phase, shown
 
 log = logging.getLogger("pruning")
 LOOKS = 100  # at the groups' scores during the prune phase, for the figure
@@ -95,7 +96,8 @@ def prepare(
         shard = distributed.shard()
         options = replace(options, seed=distributed.from_first(options.seed))
         open_log(options.screen_print, quiet=shard.rank > 0)
-        spec = describe(options.dataset, options.data_path)
+        with about("data_path"):
+            spec = describe(options.dataset, options.data_path)
         notices += device_notices(device, options.gpu) + family_notice(options, spec)
         if options.evaluate:
             print_evaluation(options, spec, device)
@@ -117,9 +119,7 @@ def prepare(
             start = starting_network(options, spec)
         if start.pruned and not resumed and not options.directly_ft_weights:
             raise ValueError(f"{start.source} is already pruned; give a dense network to --base_model_path")
-        data = build_loaders(
-            options.dataset, options.data_path, options.seed, options.workers, device, options.val_fraction, shard
-        )
+        data = loaders(options, device, shard)
         refuse_other_images(data, resumed)
         path = found.path if found else None
         this_run = (
@@ -130,6 +130,13 @@ def prepare(
         return this_run, data, start, planned, device
     except ValueError as error:
         raise Wrong(str(error)) from error
+
+
+def loaders(options: Options, device: torch.device, shard: Shard) -> Data:
+    with about("data_path"):
+        return build_loaders(
+            options.dataset, options.data_path, options.seed, options.workers, device, options.val_fraction, shard
+        )
 
 
 def refuse_other_images(data: Data, resumed: dict) -> None:
@@ -247,48 +254,13 @@ def prune(model: nn.Module, data: Data, pruner: Pruner, planned: Planned, this_r
         order.look(sum(this_run.record.tally.iterations.values()))
 
 
-def make_cut(model: nn.Module, data: Data, pruner: Pruner, planned: Planned, image: Tensor, this_run: Run) -> None:
-    """Cut `model` in place and measure what that costs."""
-    options, plan, kept, around = this_run.options, planned.plan, pruner.kept(), this_run.record.around
-    steps = sum(this_run.record.tally.iterations.values())
-    if plan.pruned:
-        # Without a prune phase these are the base's weights, which have been tested.
-        unchanged = around.base and not pruner.has_prune_phase
-        around.before_cut = around.base if unchanged else evaluate(model, data.test_batches())
-        around.acc1_before_cut_bn = reestimated_acc1(model, data)
-        around.gap, around.l1_comparison = pruner.gaps(), pruner.comparison()
-        this_run.tested("before the cut", steps, around.before_cut)
-    masks = cut(model, kept, plan.kind, image)
-    this_run.cut_made({} if masks else kept, masks)
-    if plan.pruned:
-        around.after_cut = evaluate(model, data.test_batches())
-        around.acc1_after_cut_bn = reestimated_acc1(model, data)
-        this_run.tested("after the cut", steps, around.after_cut)
-        lost = around.acc1_before_cut_bn - around.acc1_after_cut_bn
-        this_run.say(
-            f"cut: test acc1 {around.before_cut['acc1']:.2f} -> {around.after_cut['acc1']:.2f} raw, "
-            f"{around.acc1_before_cut_bn:.2f} -> {around.acc1_after_cut_bn:.2f} with batch-norm statistics "
-            "re-estimated on both sides"
-        )
-        if lost > 1:
-            log.warning("notice: re-estimated, the cut cost %.2f points: what was cut still mattered", lost)
-    if options.model_noise_num:
-        std, copies = options.model_noise_std, options.model_noise_num
-        around.noisy_ensemble_acc1 = noisy_ensemble_acc1(model, data, std, copies, options.seed)
-        this_run.say(f"{copies} copies with noise of {std:g}: training acc1 {around.noisy_ensemble_acc1:.2f}")
-    if options.check_jsv_loop:
-        around.jacobian_singular_values = jacobian_singular_values(model, data, options.check_jsv_loop)
-        values = "  ".join(f"{key} {value:.4g}" for key, value in around.jacobian_singular_values.items())
-        this_run.say(f"singular values of the input-output Jacobian: {values}")
-
-
 def print_evaluation(options: Options, spec: DataSpec, device: torch.device) -> None:
     """``--evaluate``: accuracy and costs of a file, dense or pruned; writes nothing."""
     if not options.base_model_path:
         raise ValueError("--evaluate needs --base_model_path FILE")
     start = starting_network(options, spec)
     model = start.model.to(device)
-    data = build_loaders(options.dataset, options.data_path, options.seed, options.workers, device)
+    data = loaders(options, device, distributed.shard())
     accuracy = evaluate(model, data.test_batches())
     cost = cost_of(model, spec.channels, spec.size)
     print(evaluation_table(start.source, spec.name, accuracy, cost, start.masks))

@@ -80,10 +80,15 @@ def _describe_npz(folder: Path) -> DataSpec:
     _, height, width, channels = shapes["train"]
     if height != width or shapes["test"][1:] != shapes["train"][1:]:
         raise ValueError(f"images in {folder} must be square and alike in train.npz and test.npz, not {shapes}")
+    most = {name: int(part.max()) for name, part in labels.items()}
+    if most["test"] > most["train"]:
+        raise ValueError(
+            f"{folder / 'test.npz'} has label {most['test']}; those to train on go from 0 to {most['train']}"
+        )
     colour = channels == 3
     return DataSpec(
         name=folder.resolve().name,
-        classes=int(max(part.max() for part in labels.values())) + 1,
+        classes=most["train"] + 1,
         channels=channels,
         size=height,
         mean=IMAGENET_MEAN if colour else (0.5,) * channels,

@@ -48,7 +48,9 @@ def build_model(arch: str, num_classes: int, in_channels: int, image_size: int, 
         raise ValueError(f"no network '{arch}'; choose from {', '.join(SMALL)} or torchvision's, e.g. resnet50")
     if not batch_norm:
         if not is_small(arch, image_size) or not arch.startswith("vgg"):
-            raise ValueError(f"{arch} has no form to choose without batch-norm; vgg* for images up to 64 px have")
+            raise ValueError(
+                f"{arch} has no form without batch-norm to choose by --not_use_bn; vgg* for images up to 64 px have"
+            )
         return VGG(int(arch.removeprefix("vgg")), num_classes, in_channels, batch_norm=False)
     if is_small(arch, image_size):
         return SMALL[arch](num_classes, in_channels, image_size)

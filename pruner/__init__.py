@@ -7,8 +7,21 @@ from .l1 import L1
 from .oracle import Oracle
 from .plan import Plan, inherit_plan, keep_all, make_plan
 from .schedule import Schedule
+from .silence import silenced
 
-__all__ = ["PRUNERS", "Masks", "Plan", "Pruner", "Schedule", "Setting", "cut", "inherit_plan", "keep_all", "make_plan"]
+__all__ = [
+    "PRUNERS",
+    "Masks",
+    "Plan",
+    "Pruner",
+    "Schedule",
+    "Setting",
+    "cut",
+    "inherit_plan",
+    "keep_all",
+    "make_plan",
+    "silenced",
+]
 
 # A new pruner is one file and one line here.
 PRUNERS: dict[str, type[Pruner]] = {

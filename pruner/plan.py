@@ -41,7 +41,7 @@ class Plan:
 
 
 def parse_ratio(text: str) -> Decimal:
-    """A pruning ratio, 0 to 1, exactly as typed.
+    """A pruning ratio, 0 to less than 1 (one group always stays), exactly as typed.
 
     Raises:
         ValueError: names `text`.
@@ -51,8 +51,8 @@ def parse_ratio(text: str) -> Decimal:
     except InvalidOperation:
         ratio = Decimal("NaN")
     # Fifty decimals are enough for anyone; 1e-999999999 would be a number of a billion digits.
-    if not (ratio.is_finite() and 0 <= ratio <= 1 and ratio.as_tuple().exponent >= -50):
-        raise ValueError(f"'{' '.join(text.split())}' is not a ratio from 0 to 1")
+    if not (ratio.is_finite() and 0 <= ratio < 1 and ratio.as_tuple().exponent >= -50):
+        raise ValueError(f"'{' '.join(text.split())}' is not a ratio from 0 to less than 1")
     return ratio
 
 
@@ -72,7 +72,7 @@ def parse_stage_pr(text: str) -> Ratios:
             raise ValueError(f"'{entry}' is not of the form 0-4:0.5 or 7:0.2")
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
-            raise ValueError(f"'{entry}' is not a range of layers")
+            raise ValueError(f"'{entry}' runs backwards; a range is {last}-{first}:{match[3]}")
         for index in range(first, last + 1):
             if index in ratios:
                 raise ValueError(f"'{entry}' names layer {index} a second time")
@@ -174,7 +174,10 @@ def inherit_plan(layers: list[Layer], kind: str, kept: dict[str, Tensor], source
 def _by_stage(layers: list[Layer], ratios: Ratios) -> Mapping[int, Decimal]:
     stages = layers[-1].entry + 1
     if isinstance(ratios, Mapping):
-        raise ValueError(f"--stage_pr: this network has stages; give it a list of {stages} ratios, stem to classifier")
+        named = ", ".join(f"{index}:{ratio}" for index, ratio in ratios.items())
+        raise ValueError(
+            f"--stage_pr [{named}]: this network has stages; give it a list of {stages} ratios, stem to classifier"
+        )
     if len(ratios) != stages:
         raise ValueError(f"--stage_pr: {len(ratios)} ratios for {stages} stages (stem, blocks, classifier)")
     return dict(enumerate(ratios))
@@ -182,7 +185,8 @@ def _by_stage(layers: list[Layer], ratios: Ratios) -> Mapping[int, Decimal]:
 
 def _by_index(layers: list[Layer], ratios: Ratios) -> Mapping[int, Decimal]:
     if not isinstance(ratios, Mapping):
-        raise ValueError("--stage_pr: this network has no stages; name layers by index, such as [1-15:0.7]")
+        listed = ",".join(str(ratio) for ratio in ratios)
+        raise ValueError(f"--stage_pr [{listed}]: this network has no stages; name layers by index, such as [1-15:0.7]")
     for index, ratio in ratios.items():
         if index >= len(layers) and ratio:
             raise ValueError(f"--stage_pr: there is no layer {index}, the last is {len(layers) - 1}")
@@ -197,6 +201,10 @@ def _skipped(layers: list[Layer], entries: tuple[str, ...], kind: str) -> set[st
     for entry in entries:
         found = {layer.address for layer in layers if f"{layer.address}.".startswith(f"{entry}.")}
         if not found:
-            raise ValueError(f"--skip_layers: no layer's address begins with {entry}")
+            first, last = layers[0].address, layers[-1].address
+            raise ValueError(
+                f"--skip_layers: no layer's address begins with {entry}; addresses run from {first} to {last}, "
+                f"such as {layers[1].address} (--plan lists them)"
+            )
         named |= found
     return named

@@ -478,40 +478,10 @@ def test_a_plan_for_an_npz_set_reads_no_images(sets, tmp_path, monkeypatch):
     assert set(read) == {"labels"}
 
 
-# wrong commands
+# wrong commands; those that need no run before them are in test_wrong_commands.py
 
 DIGITS = "--dataset digits --arch resnet20"
 PRUNE = f"{DIGITS} --method L1 --stage_pr [0,0.5,0.5,0.5,0]"
-WRONG = {
-    "no data set": ("", "--dataset"),
-    "unknown flag": (f"{DIGITS} --speed 3", "--speed"),
-    "ambiguous flag": (f"{DIGITS} --reg 3", "--reg"),
-    "stray word": (f"{DIGITS} stray", "stray"),
-    "unknown set": ("--dataset cifar11", "cifar11"),
-    "unknown network": ("--dataset digits --arch resnet21", "resnet21"),
-    "unknown method": (f"{DIGITS} --method GReg-3", "GReg-3"),
-    "a number that is none": (f"{DIGITS} --epochs ten", "ten"),
-    "ratio above 1": (f"{DIGITS} --method L1 --stage_pr [0,1.5,0,0,0]", "1.5"),
-    "ratios for another number of stages": (f"{DIGITS} --method L1 --stage_pr [0,0.5,0]", "5 stages"),
-    "ratios by layer for a net with stages": (f"{DIGITS} --method L1 --stage_pr [1-3:0.5]", "stages"),
-    "ratio for the stem": (f"{DIGITS} --method L1 --stage_pr [0.5,0,0,0,0]", "conv1"),
-    "ratio for the classifier": (f"{DIGITS} --method L1 --stage_pr [0,0,0,0,0.5]", "linear"),
-    "ratio for a layer that is not there": ("--dataset digits --arch lenet5 --method L1 --stage_pr [9:0.5]", "9"),
-    "no ratios": (f"{DIGITS} --method L1", "--stage_pr"),
-    "skipped layer that is not there": (f"{PRUNE} --skip_layers [7.7]", "7.7"),
-    "speedup missed": (f"{PRUNE} --allow_untrained --expect_speedup 3.5", "1.99"),
-    "speedup expected of masks": (f"{PRUNE} --wg weight --expect_speedup 2", "--wg weight"),
-    "nobody trained it": (PRUNE, "--allow_untrained"),
-    "no such base": (f"{PRUNE} --base_model_path nowhere/*.pth", "nowhere/*.pth"),
-    "two bases from the shell": (f"{PRUNE} --base_model_path a.pth b.pth", "a.pth, b.pth"),
-    "no settings": (f"{DIGITS} --config nowhere.yaml", "nowhere.yaml"),
-    "evaluation of nothing": (f"{DIGITS} --evaluate", "--base_model_path"),
-    "no npz set": ("--dataset npz --arch resnet20 --data_path nowhere", "nowhere/train.npz"),
-    "no folder": ("--dataset folder --data_path nowhere", "nowhere/train"),
-    "a network for other images": ("--dataset tiny_imagenet --arch lenet5", "LeNet"),
-    "grouped convs": ("--dataset imagenet --arch mobilenet_v2 --method L1 --stage_pr [0:0.5]", "MobileNetV2"),
-    "bad schedule": (f"{DIGITS} --lr_ft 0.1", "0.1"),
-}
 
 
 def assert_refused(ran, culprit, files=()):
@@ -521,11 +491,6 @@ def assert_refused(ran, culprit, files=()):
     assert culprit in line
     assert ran.out == ""
     assert {file.name for file in ran.cwd.iterdir()} == set(files)
-
-
-@pytest.mark.parametrize(("words", "culprit"), WRONG.values(), ids=WRONG.keys())
-def test_a_wrong_command_ends_with_one_line_and_exit_code_2_and_writes_nothing(words, culprit, tmp_path):
-    assert_refused(run_program(tmp_path, *words.split()), culprit)
 
 
 @pytest.mark.parametrize("name", [*NOT_YET_VALUE, *NOT_YET_SWITCH])
@@ -540,26 +505,6 @@ def test_a_flag_that_is_not_available_yet_ends_the_program(name, tmp_path):
 def test_wrong_settings_end_the_program(content, culprit, tmp_path):
     (tmp_path / "settings.yaml").write_text(content)
     assert_refused(run_program(tmp_path, *DIGITS.split(), "--config", "settings.yaml"), culprit, ["settings.yaml"])
-
-
-def test_a_pattern_that_matches_two_files_ends_the_program(tmp_path):
-    for name in ("a.pth", "b.pth"):
-        (tmp_path / name).touch()
-    ran = run_program(tmp_path, *PRUNE.split(), "--base_model_path", "*.pth")
-    assert_refused(ran, "2 files", ["a.pth", "b.pth"])
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        pytest.param(b"not a checkpoint\n", id="text"),
-        pytest.param(b"a text file\n", id="other text"),
-        pytest.param(b"", id="empty"),
-    ],
-)
-def test_a_base_that_is_no_checkpoint_ends_the_program(content, tmp_path):
-    (tmp_path / "base.pth").write_bytes(content)
-    assert_refused(run_program(tmp_path, *PRUNE.split(), "--base_model_path", "base.pth"), "base.pth", ["base.pth"])
 
 
 def test_a_base_of_another_network_ends_the_program(base, tmp_path, sets):
@@ -620,12 +565,6 @@ def test_plain_training_does_not_look_at_a_speedup_it_calls_without_effect(sets,
     assert "no effect" in ran.err
     assert "--expect_speedup" in ran.err
     assert ran.code == 0
-
-
-def test_a_place_where_nothing_can_be_written_ends_the_program(sets, tmp_path):
-    (tmp_path / "Experiments").write_text("a file where the folder should be")
-    ran = run_program(tmp_path, *command(sets, "none", "lenet5", "", "--epochs", "0"))
-    assert_refused(ran, "Experiments", ["Experiments"])
 
 
 def test_help_is_printed_and_ends_well(tmp_path, capsys):

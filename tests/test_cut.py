@@ -7,13 +7,13 @@ from dataclasses import asdict
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 import model as door
 from data import DataSpec
 from model.layers import layers_of
 from pruner import Masks, cut, groups
 from pruner.plan import Plan, PlannedLayer
+from pruner.silence import silenced
 from utils.cost import cost_after, cost_of, example
 from utils.options import parse, to_plain
 
@@ -67,58 +67,6 @@ def random_plan(model: nn.Module, kind: str) -> tuple[Plan, dict[str, Tensor]]:
             kept[layer.name], n_pruned = mask, int((~mask).sum())
         planned.append(PlannedLayer(layer, n_groups, n_pruned))
     return Plan(kind, tuple(planned)), kept
-
-
-def norms_after(model: nn.Module, images: Tensor) -> dict[str, str]:
-    """Layer name -> name of the batch-norm layer that reads its very output."""
-    outputs: dict[str, Tensor] = {}
-    found: dict[str, str] = {}
-
-    def watch(name: str, module: nn.Module):
-        def hook(module, inputs, output):
-            if isinstance(module, nn.BatchNorm2d):
-                found.update({layer: name for layer, out in outputs.items() if out is inputs[0]})
-            else:
-                outputs[name] = output
-
-        return module.register_forward_hook(hook)
-
-    kinds = nn.Conv2d | nn.Linear | nn.BatchNorm2d
-    hooks = [watch(name, module) for name, module in model.named_modules() if isinstance(module, kinds)]
-    model(images)
-    for hook in hooks:
-        hook.remove()
-    return found
-
-
-@torch.no_grad()
-def silenced(model: nn.Module, kept: dict[str, Tensor], kind: str, images: Tensor) -> Tensor:
-    """Outputs of the whole `model`, with what `kept` lacks held at zero."""
-    if kind == "weight":
-        weights = {name: model.get_submodule(name).weight for name in kept}
-        masked_weights = {f"{name}.weight": weights[name] * kept[name].view_as(weights[name]) for name in kept}
-        return functional_call(model, masked_weights, images)
-    norms = norms_after(model, images)
-
-    def masked(values: Tensor, mask: Tensor) -> Tensor:
-        return values * mask.view(1, -1, *[1] * (values.ndim - 2))
-
-    def silence_outputs(mask: Tensor):
-        return lambda module, inputs, output: masked(output, mask)
-
-    def silence_inputs(mask: Tensor):
-        return lambda module, inputs: (masked(inputs[0], mask),)
-
-    hooks = []
-    for name, mask in kept.items():
-        if kind == "filter":
-            hooks.append(model.get_submodule(norms.get(name, name)).register_forward_hook(silence_outputs(mask)))
-        else:
-            hooks.append(model.get_submodule(name).register_forward_pre_hook(silence_inputs(mask)))
-    outputs = model(images)
-    for hook in hooks:
-        hook.remove()
-    return outputs
 
 
 def saved(arch: str, size: int, batch_norm: bool, model: nn.Module, kept: dict, masks: dict) -> io.BytesIO:

@@ -31,16 +31,15 @@ def test_the_last_rate_is_reached_in_the_last_epoch():
     assert [lr_at(rates, epoch) for epoch in range(5)] == [0.01, 0.01, 0.001, 0.001, 0.0001]
 
 
-@pytest.mark.parametrize(
-    "text", ["0:0.1,100:0.01", "{0:0.1,100:0.01}", "{0: 0.1, 100: 0.01}", " 0:0.1, 100:1e-2 ", "100:0.01,0:0.1"]
-)
-def test_a_schedule_is_read_with_or_without_braces_and_blanks_in_any_order(text):
+@pytest.mark.parametrize("text", ["0:0.1,100:0.01", "{0:0.1,100:0.01}", "{0: 0.1, 100: 0.01}", " 0:0.1, 100:1e-2 "])
+def test_a_schedule_is_read_with_or_without_braces_and_blanks(text):
     assert list(parse_lr_schedule(text).items()) == [(0, 0.1), (100, 0.01)]
 
 
 @pytest.mark.parametrize(
     ("text", "culprit"),
     [
+        ("100:0.01,0:0.1", "'0:0.1' comes after epoch 100"),
         ("", "''"),
         ("{}", "''"),
         ("0.1", "0.1"),
@@ -64,8 +63,8 @@ def test_what_cannot_be_read_is_named(text, culprit):
 
 @given(st.dictionaries(st.integers(0, 10**6), st.floats(0, 1e6), min_size=1))
 def test_a_schedule_written_out_is_read_back(rates):
-    text = ",".join(f"{epoch}:{rate!r}" for epoch, rate in rates.items())
-    assert parse_lr_schedule(text) == dict(sorted(rates.items()))
+    text = ",".join(f"{epoch}:{rate!r}" for epoch, rate in sorted(rates.items()))
+    assert parse_lr_schedule(text) == rates
 
 
 def test_fine_tuning_has_the_imagenet_schedule_unless_told_otherwise():

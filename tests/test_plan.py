@@ -40,7 +40,7 @@ def losing(made: Plan) -> set[str]:
     [
         ("0.14", 100, 14), ("0.07", 100, 7), ("0.55", 100, 55), ("0.28", 100, 28), ("0.1", 30, 3), ("0.7", 10, 7),
         ("0.5", 7, 4), ("0.001", 64, 1), ("0.75", 16, 12), ("0.9", 16, 15), ("0.95", 16, 15), ("0.99", 16, 15),
-        ("1", 16, 15), ("1", 1, 0), ("0.5", 1, 0), ("0", 64, 0), ("0.000", 64, 0), ("-0", 64, 0),
+        ("0.9999", 16, 15), ("0.9", 1, 0), ("0.5", 1, 0), ("0", 64, 0), ("0.000", 64, 0), ("-0", 64, 0),
     ],
 )  # fmt: skip
 def test_ceil_of_the_exact_decimal_but_never_all_groups(ratio, n_groups, expected):
@@ -74,8 +74,8 @@ def decimals(*texts: str) -> tuple[Decimal, ...]:
     [
         ("[0,0.5,0.5,0.5,0]", decimals("0", "0.5", "0.5", "0.5", "0")),
         ("[0, 0.75, 0.75, 0.32, 0]", decimals("0", "0.75", "0.75", "0.32", "0")),
-        ("  [ 0 ,0.14 , 1]  ", decimals("0", "0.14", "1")),
-        ("[0,.5,1.0,5e-1]", decimals("0", "0.5", "1", "0.5")),
+        ("  [ 0 ,0.14 , 0.1]  ", decimals("0", "0.14", "0.1")),
+        ("[0,.5,0.90,5e-1]", decimals("0", "0.5", "0.9", "0.5")),
         ("[0]", decimals("0")),
     ],
 )
@@ -165,7 +165,7 @@ def test_any_text_is_a_value_or_an_error_in_one_line(parse, text):
 
 
 @quick
-@given(st.lists(st.integers(0, 1000), min_size=1, max_size=9), st.sampled_from([",", ", ", " , "]))
+@given(st.lists(st.integers(0, 999), min_size=1, max_size=9), st.sampled_from([",", ", ", " , "]))
 def test_ratios_read_back_as_typed(thousandths, comma):
     ratios = [str(Decimal(value).scaleb(-3)) for value in thousandths]
     assert parse_stage_pr(f"[{comma.join(ratios)}]") == decimals(*ratios)

@@ -23,8 +23,10 @@ def parse_lr_schedule(text: str) -> dict[int, float]:
             raise ValueError(f"'{entry.strip()}' is not an epoch and a rate from 0")
         if key in rates:
             raise ValueError(f"'{entry.strip()}' names epoch {key} a second time")
+        if rates and key < max(rates):
+            raise ValueError(f"'{entry.strip()}' comes after epoch {max(rates)}: give the epochs in order")
         rates[key] = value
-    return dict(sorted(rates.items()))
+    return rates
 
 
 def lr_at(rates: dict[int, float], epoch: int) -> float:

@@ -10,6 +10,7 @@ from data import DataSpec
 from model import LARGE, SMALL, build_model, fit_to, is_small, pretrained_state, rebuild, weights_of
 from utils import checkpoint
 from utils.options import Options
+from utils.parsers import about
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +36,11 @@ def starting_network(options: Options, spec: DataSpec) -> Start:
     Raises:
         ValueError: the file cannot be had or does not fit.
     """
-    file = options.directly_ft_weights or options.base_model_path
     torch.manual_seed(options.seed)
-    if file:
-        return _from_file(options, spec, file)
+    for flag in ("directly_ft_weights", "base_model_path"):
+        if getattr(options, flag):
+            with about(flag):
+                return _from_file(options, spec, getattr(options, flag))
     model = build_model(options.arch, spec.classes, spec.channels, spec.size, not options.not_use_bn)
     if not options.pretrained:
         return Start(model, None)
@@ -60,7 +62,10 @@ def _from_file(options: Options, spec: DataSpec, pattern: str) -> Start:
         if saved["options"]["arch"] != options.arch:
             raise ValueError(f"{path} holds a {saved['options']['arch']}, not a {options.arch}: see --arch")
         if (found["classes"], found["channels"], found["size"]) != here:
-            raise ValueError(f"{path} was made for images of {found['name']}, of another form than {spec.name}'s")
+            was = tuple(found[key] for key in ("classes", "channels", "size"))
+            raise ValueError(
+                f"{path} was made for {found['name']}: classes, channels and size {was}; {spec.name} has {here}"
+            )
         if saved["options"]["not_use_bn"] != options.not_use_bn:
             raise ValueError(f"{path} and this command differ in --not_use_bn")
         pruned = checkpoint.is_pruned(saved)

@@ -30,6 +30,7 @@ from utils.parsers import (
     integer,
     interval,
     method,
+    nearest,
     number,
     one_of,
     pretrained,
@@ -39,7 +40,8 @@ from utils.parsers import (
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise ValueError(message)
+        unknown = re.match(r"unrecognized arguments: (-[^ =]+)", message)
+        raise ValueError(message + (nearest(unknown[1], self._option_string_actions) if unknown else ""))
 
 
 class _NotYet(argparse.Action):
@@ -395,7 +397,7 @@ def _read_file(source: str, path: str) -> dict[str, str]:
     known = {f.name for f in fields(Options)}
     for key in found or {}:
         if key not in known:
-            raise ValueError(f"--{source} {path}: unknown key '{key}'")
+            raise ValueError(f"--{source} {path}: unknown key '{key}'{nearest(key, known)}")
     typed = {key: _as_typed(value) for key, value in (found or {}).items()}
     return {key: value for key, value in typed.items() if value not in ("", "null", "~")}
 

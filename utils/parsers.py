@@ -1,7 +1,9 @@
 """Text of a flag or a configuration file -> its value, or ValueError with what is wrong."""
 
+import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -62,10 +64,28 @@ def decimal(low: float | None, *, above: bool = False) -> Callable[[str], Decima
     return parse
 
 
+def nearest(text: str, known: Iterable[str]) -> str:
+    """``; did you mean 'resnet20'?``, or nothing where no known name is near."""
+    by_lower = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(text.lower(), by_lower, 1)
+    return f"; did you mean '{by_lower[near[0]]}'?" if near else ""
+
+
+@contextmanager
+def about(flag: str) -> Iterator[None]:
+    """What is wrong within is wrong with `flag`: its name goes before errors that do not begin with one."""
+    try:
+        yield
+    except ValueError as error:
+        if str(error).startswith("--"):
+            raise
+        raise ValueError(f"--{flag}: {error}") from None
+
+
 def one_of(*choices: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in choices:
-            raise ValueError(f"'{text}' is none of {', '.join(choices)}")
+            raise ValueError(f"'{text}' is none of {', '.join(choices)}{nearest(text, choices)}")
         return text
 
     return parse
@@ -77,7 +97,8 @@ def method(text: str) -> str:
 
 def arch(text: str) -> str:
     if text not in SMALL and text not in LARGE:
-        raise ValueError(f"no network '{text}'; choose from {', '.join(SMALL)}, or torchvision's, e.g. resnet18")
+        near = nearest(text, [*SMALL, *LARGE])
+        raise ValueError(f"no network '{text}'; choose from {', '.join(SMALL)}, or torchvision's{near}")
     return text
 
 

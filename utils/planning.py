@@ -13,6 +13,7 @@ from pruner import PRUNERS, Plan, Schedule, inherit_plan, keep_all, make_plan
 from utils.checkpoint import find_one, kept_by, read
 from utils.cost import Cost, cost_after, cost_of
 from utils.options import Options
+from utils.parsers import about
 from utils.tables import plan_values
 
 
@@ -42,7 +43,7 @@ def plan_run(options: Options, spec: DataSpec) -> Planned:
         if options.base_model_path:
             raise ValueError("--pretrained and --base_model_path are two bases; give one")
         weights_of(options.arch, options.pretrained, spec.size)
-    with torch.device("meta"):
+    with torch.device("meta"), about(f"arch {options.arch}"):
         model = build_model(options.arch, spec.classes, spec.channels, spec.size, not options.not_use_bn)
     plan, inherited = _plan(options, model)
     method = PRUNERS[options.method]
@@ -64,7 +65,8 @@ def _plan(options: Options, model: nn.Module) -> tuple[Plan, dict[str, Tensor] |
             return keep_all(layers_of(model), options.wg), None
         except ValueError:  # a network that can be trained, though its layers have no addresses to prune by
             return keep_all([], options.wg), None
-    layers = layers_of(model)
+    with about(f"arch {options.arch}"):
+        layers = layers_of(model)
     if options.directly_ft_weights:
         return _inherit(options, layers, "directly_ft_weights")[0], None
     if options.base_pr_model:
@@ -79,8 +81,9 @@ def _plan(options: Options, model: nn.Module) -> tuple[Plan, dict[str, Tensor] |
 
 def _inherit(options: Options, layers: list[Layer], flag: str) -> tuple[Plan, dict[str, Tensor]]:
     """The plan that another run's file carries out, and what it keeps."""
-    path = find_one(getattr(options, flag))
-    arch, kind, kept = kept_by(read(path, options.trust_checkpoint), str(path))
+    with about(flag):
+        path = find_one(getattr(options, flag))
+        arch, kind, kept = kept_by(read(path, options.trust_checkpoint), str(path))
     if arch != options.arch:
         raise ValueError(f"--{flag}: {path} holds a {arch}, not a {options.arch}")
     if kind != options.wg:

@@ -11,6 +11,7 @@ from typing import Any
 
 from utils import checkpoint
 from utils.options import Options, build, differences, from_plain, notices_on, read, read_settings
+from utils.parsers import about
 from utils.run import LATEST, PARAMS, PREVIOUS, REPORT, folder_of_runs, project_of
 
 log = logging.getLogger("pruning")
@@ -50,7 +51,8 @@ def settings(argv: Sequence[str]) -> tuple[Options, list[str], Found | None]:
     if wanted == "auto":
         options, found = _auto(given)
     else:
-        options, found = _named(given, wanted)
+        with about("resume_path"):
+            options, found = _named(given, wanted)
     return options, notices_on(options, typed), found
 
 
@@ -78,7 +80,7 @@ def _named(given: dict[str, str], wanted: str) -> tuple[Options, Found]:
     path = _one(wanted)
     if path.is_dir():
         if not (path / PARAMS).is_file():
-            raise ValueError(f"--resume_path {path} is no run's directory: it has no {PARAMS}")
+            raise ValueError(f"{path} is no run's directory: it has no {PARAMS}")
         stored = _settings_of(path)
         options = _unchanged(given, stored, path)
         return options, _open(path, options)
@@ -96,8 +98,7 @@ def _one(pattern: str) -> Path:
     found = sorted(glob.glob(pattern))
     if len(found) != 1:
         raise ValueError(
-            f"--resume_path {pattern} matches {len(found)} files or directories, not one{': ' if found else ''}"
-            + ", ".join(found)
+            f"{pattern} matches {len(found)} files or directories, not one{': ' if found else ''}" + ", ".join(found)
         )
     return Path(found[0])
 
@@ -111,7 +112,7 @@ def _unchanged(given: dict[str, str], stored: dict[str, str], path: Path) -> Opt
     options = build(stored | given)
     differing = differences(options, build(stored))
     if differing:
-        raise ValueError(f"--resume_path {path}: a run cannot go on with other settings: {', '.join(differing)}")
+        raise ValueError(f"{path}: a run cannot go on with other settings: {', '.join(differing)}")
     return options
 
 
