@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         that signal n has stopped.
     """
     argv = sys.argv[1:] if argv is None else argv
-    stop, code = Stop(), 0
+    stop, code, job = Stop(), 0, None
     first = os.environ.get("RANK", "0") == "0"  # of several processes, the one that speaks
     try:
         with stop.listening():
@@ -64,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stopped as error:
         code = 128 + error.signal
         if first:
-            print(f"main.py: {error}", file=sys.stderr)
+            way = f"; go on with it: main.py --resume_path {job[0].path}" if job else ", before the run had begun"
+            print(f"main.py: {error}{way}", file=sys.stderr)
     except (Wrong, BadImageError, ArithmeticError, OSError) as error:
         code = 2 if isinstance(error, Wrong) else 1
         if first or code == 1:

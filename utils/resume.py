@@ -2,10 +2,9 @@
 
 import glob
 import json
-import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from utils.options import Options, build, differences, from_plain, notices_on, r
 from utils.parsers import about
 from utils.run import LATEST, PARAMS, PREVIOUS, REPORT, folder_of_runs, project_of
 
-log = logging.getLogger("pruning")
 OF_ITS_OWN = ("plan", "evaluate", "resume_path")  # settings that say what a command does, not what a run is
 
 
@@ -26,12 +24,14 @@ class Found:
         path: its directory; None: a new one, since the checkpoint lies outside of any.
         file, saved: the checkpoint; without one the run starts over, in its directory.
         report: of a run that has nothing left to do.
+        notices: on checkpoints that could not be read.
     """
 
     path: Path | None
     file: Path | None = None
     saved: dict[str, Any] = field(default_factory=dict)
     report: dict[str, Any] | None = None
+    notices: list[str] = field(default_factory=list)
 
 
 def settings(argv: Sequence[str]) -> tuple[Options, list[str], Found | None]:
@@ -53,7 +53,7 @@ def settings(argv: Sequence[str]) -> tuple[Options, list[str], Found | None]:
     else:
         with about("resume_path"):
             options, found = _named(given, wanted)
-    return options, notices_on(options, typed), found
+    return options, notices_on(options, typed) + (found.notices if found else []), found
 
 
 def _auto(given: dict[str, str]) -> tuple[Options, Found | None]:
@@ -127,9 +127,7 @@ def _open(run: Path, options: Options) -> Found:
         except ValueError as error:
             wrong.append(str(error))
             continue
-        for text in wrong:
-            log.warning("notice: %s; going on from %s", text, file.name)
-        return found
+        return replace(found, notices=[f"{text}; going on from {file.name}" for text in wrong])
     if wrong:
         raise ValueError(f"{'; '.join(wrong)}; without these files the run would start over")
     return Found(run)
