@@ -386,8 +386,8 @@ print("MEMORY", code, pages[1000] * 4096, pages[6000] * 4096)
 """
     small = write_npz_set(tmp_path / "small", size=32)
     words = f"""--method GReg-1 --arch lenet5_mini --dataset npz --data_path {small} --allow_untrained --seed 0
-        --epochs 0 --stage_pr [1-2:0.5] --batch_size_prune 2 --print_interval 10 --save_interval 500 --update_reg_interval 5
-        --reg_granularity_prune 0.002 --stabilize_reg_interval 3600"""
+        --epochs 0 --stage_pr [1-2:0.5] --batch_size_prune 2 --print_interval 10 --save_interval 500
+        --update_reg_interval 5 --reg_granularity_prune 0.002 --stabilize_reg_interval 3600"""
     words = [sys.executable, "-c", program, *words.split()]
     ran = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import uuid
 from collections.abc import Sequence
 
 import torch
@@ -43,7 +44,13 @@ def launch(program: str, argv: Sequence[str], n: int) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // n, 1)))
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes speak for themselves
     config = LaunchConfig(
-        min_nodes=1, max_nodes=1, nproc_per_node=n, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=n,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
     )
     try:
         elastic_launch(config, sys.executable)(program, *argv)
