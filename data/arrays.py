@@ -81,7 +81,7 @@ def draw_crops(n: int, pad: int, flip: bool, generator: torch.Generator) -> tupl
 
 
 def augment(images: Tensor, pad: int, top: Tensor, left: Tensor, flipped: Tensor) -> Tensor:
-    """Crops of `images` padded with `pad` zeros on each side, and flips, in one gather.
+    """Crops of `images` padded with `pad` zeros on each side, and flips.
 
     Args:
         images: (batch, channels, height, width).
@@ -89,12 +89,9 @@ def augment(images: Tensor, pad: int, top: Tensor, left: Tensor, flipped: Tensor
     """
     if not pad and not flipped.any():
         return images
-    batch, channels, height, width = images.shape
-    rows = top[:, None] + torch.arange(height)  # (batch, height)
-    columns = left[:, None] + torch.arange(width)  # (batch, width)
-    columns = torch.where(flipped[:, None], columns.flip(1), columns)
-    rows, columns = rows.to(images.device), columns.to(images.device)
-    padded = F.pad(images, (pad, pad, pad, pad))
-    which = torch.arange(batch, device=images.device).view(-1, 1, 1, 1)
-    channel = torch.arange(channels, device=images.device).view(1, -1, 1, 1)
-    return padded[which, channel, rows.view(batch, 1, -1, 1), columns.view(batch, 1, 1, -1)]
+    batch, _, height, width = images.shape
+    windows = F.pad(images, (pad, pad, pad, pad)).unfold(2, height, 1).unfold(3, width, 1)
+    # (batch, channels, rows to begin at, columns to begin at, height, width): a view, so only the crops are copied
+    device = images.device
+    crops = windows[torch.arange(batch, device=device), :, top.to(device), left.to(device)]
+    return torch.where(flipped.to(device).view(-1, 1, 1, 1), crops.flip(3), crops)

@@ -1,3 +1,4 @@
+import csv
 import json
 import re
 import subprocess
@@ -11,6 +12,7 @@ from helpers import PRUNE_STEPS, ROOT, SHORT_GREG, run_program, write_image_fold
 
 import main
 from model import load_pruned
+from utils import cutting
 from utils.options import NOT_YET_SWITCH, NOT_YET_VALUE, parse
 
 RESIDUAL, SINGLE_BRANCH = ("resnet20", "[0,0.5,0.25,0.5,0]"), ("lenet5", "[1-3:0.5]")
@@ -476,6 +478,48 @@ def test_a_plan_for_an_npz_set_reads_no_images(sets, tmp_path, monkeypatch):
     monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", lambda self, key: read.append(key) or real(self, key))
     assert run_program(tmp_path, *command(sets, "L1", *RESIDUAL), "--plan").code == 0
     assert set(read) == {"labels"}
+
+
+# guards
+
+
+def test_images_can_be_held_out_for_choosing_the_best_epoch(sets, tmp_path):
+    words = command(sets, "none", "lenet5", "", "--val_fraction", "0.25", "--epochs", "3")
+    ran = run_program(tmp_path, *words)
+    report, saved = ran.report, ran.load("checkpoint")["record"]
+    assert saved["images"] == (30, 24)
+    assert len(saved["tuned"]["val_acc1"]) == 3
+    assert report["best_epoch"] == saved["tuned"]["val_acc1"].index(max(saved["tuned"]["val_acc1"]))
+    assert report["acc1_best"] == saved["tuned"]["acc1"][report["best_epoch"]]
+    assert "held-out" in report["acc1_best_is"]
+    assert "chosen on held-out images" in ran.out
+    assert "held out" in ran.log
+
+
+def test_accuracies_are_in_a_table_of_their_own(ran):
+    rows = list(csv.DictReader((ran.run_dir / "log" / "accuracy.csv").read_text().splitlines()))
+    (epoch,) = (row for row in rows if row["phase"] == "finetune")
+    assert float(epoch["test_acc1"]) == ran.report["acc1_last"]
+    assert 0 <= float(epoch["train_acc1"]) <= 100
+    cut = {row["phase"]: float(row["test_acc1"]) for row in rows if row["phase"].endswith("the cut")}
+    around = {f"{station} the cut": ran.report[f"acc1_{station}_cut"] for station in ("before", "after")}
+    assert cut == {phase: acc1 for phase, acc1 in around.items() if acc1 is not None}
+
+
+@pytest.mark.parametrize("kind", ["filter", "channel", "weight"])
+def test_a_cut_that_goes_wrong_is_noticed_and_nothing_is_saved_of_it(kind, sets, tmp_path, monkeypatch):
+    right = cutting.cut
+
+    def wrong(model, kept, kind, example):
+        """Takes one group too many, or another."""
+        name, mask = next(iter(kept.items()))
+        return right(model, kept | {name: mask.roll(1)}, kind, example)
+
+    monkeypatch.setattr(cutting, "cut", wrong)
+    ran = run_program(tmp_path, *command(sets, "L1", "resnet20", "[0,0.5,0.25,0.5,0]", "--wg", kind))
+    assert ran.code == 1
+    assert "the cut is wrong" in ran.err
+    assert not list((ran.run_dir / "weights").iterdir())
 
 
 # wrong commands; those that need no run before them are in test_wrong_commands.py

@@ -123,6 +123,7 @@ def test_a_process_killed_three_times_comes_to_the_same_result(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("method", "kind"), COMBINATIONS)
 def test_a_process_killed_a_dozen_times_comes_to_the_same_result(method, kind, tmp_path):
     dice = random.Random(f"{method} {kind}")

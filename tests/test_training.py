@@ -375,6 +375,13 @@ def test_the_best_epoch_is_the_first_with_the_highest_accuracy(right_of_four, be
     assert run.pruned_saved == len(kept)
 
 
+def test_with_images_held_out_the_best_epoch_is_theirs_and_its_test_accuracy_is_reported():
+    done = FineTuned()
+    best = [done.add({"acc1": test}, {"acc1": val}) for test, val in ((50, 30), (90, 20), (60, 40), (95, 40))]
+    assert best == [True, False, True, False]
+    assert (done.best_epoch, done.best, done.last) == (2, 60, 95)
+
+
 def test_the_last_epochs_are_averaged_over_no_more_than_there_were():
     done = FineTuned(acc1=[10.0, 70.0, 90.0], best_epoch=2)
     assert done.last_epochs(2) == (80.0, 10.0)

@@ -104,7 +104,8 @@ def closing_table(report: dict[str, Any]) -> str:
             rows.append((title, *percent(f"acc1_{station}", f"acc5_{station}", f"acc1_{station}_bn")))
     if report["best_epoch"] is not None:
         tuning = "fine-tuning" if report["pruned"] else "training"
-        best = f"{tuning}, best epoch ({report['best_epoch']}), chosen on the test set"
+        chosen = "the test set" if report.get("val_acc1_best") is None else "held-out images"
+        best = f"{tuning}, best epoch ({report['best_epoch']}), chosen on {chosen}"
         rows.append((best, *percent("acc1_best", "acc5_best"), ""))
         rows.append((f"{tuning}, last epoch", *percent("acc1_last", "acc5_last"), ""))
     lines = [f"{report['method']}, {report['arch']} on {report['data_name']}, seed {report['seed']}", *aligned(rows)]
