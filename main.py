@@ -30,6 +30,7 @@ from utils.planning import Planned, plan_notes, plan_run, refuse_untrained
 from utils.report import report_of
 from utils.resume import Found, settings
 from utils.run import LATEST, Run, RunDir, close_log, open_log
+from utils.speed import laid_out, resolved
 from utils.stopping import Stop, Stopped
 from utils.tables import closing_table, evaluation_table, plan_table
 from utils.training import evaluate, fine_tune, prune_phase, shown
@@ -95,7 +96,7 @@ def prepare(
         device = device_of(options.device, options.gpu)
         distributed.join(device, options.dist_backend)
         shard = distributed.shard()
-        options = replace(options, seed=distributed.from_first(options.seed))
+        options = resolved(replace(options, seed=distributed.from_first(options.seed)), device)
         open_log(options.screen_print, quiet=shard.rank > 0)
         with about("data_path"):
             spec = describe(options.dataset, options.data_path)
@@ -153,7 +154,8 @@ def say_notices(notices: list[str]) -> None:
 
 def run(this_run: Run, data: Data, start: Start, planned: Planned, device: torch.device) -> None:
     """One run, from the starting network, or from where it was killed, to the report."""
-    options, model, record, resumed = this_run.options, start.model.to(device), this_run.record, this_run.resumed
+    options, record, resumed = this_run.options, this_run.record, this_run.resumed
+    model = laid_out(start.model.to(device), options)
     shard = distributed.shard()
     torch.manual_seed(options.seed + shard.rank)  # dropout draws other numbers in each process
     log.info("torch %s on %s, seed %d; every setting is in params.yaml", torch.__version__, device, options.seed)

@@ -36,7 +36,7 @@ class ArraySplit:
         for indices, generator in batches_of_indices(len(self), batch_size, seed, stream, start):
             crops = draw_crops(len(indices), self.spec.pad, self.spec.flip, generator)
             places, filling = shard.places(len(indices))
-            own = indices[places].to(self.device)
+            own = sent(indices[places], self.device)
             labels = self.labels[own]
             labels[len(places) - filling :] = FILLING
             images = augment(self.images[own], self.spec.pad, *(of_image[places] for of_image in crops))
@@ -92,6 +92,11 @@ def augment(images: Tensor, pad: int, top: Tensor, left: Tensor, flipped: Tensor
     batch, _, height, width = images.shape
     windows = F.pad(images, (pad, pad, pad, pad)).unfold(2, height, 1).unfold(3, width, 1)
     # (batch, channels, rows to begin at, columns to begin at, height, width): a view, so only the crops are copied
-    device = images.device
-    crops = windows[torch.arange(batch, device=device), :, top.to(device), left.to(device)]
-    return torch.where(flipped.to(device).view(-1, 1, 1, 1), crops.flip(3), crops)
+    top, left, flipped = (sent(of_image, images.device) for of_image in (top, left, flipped))
+    crops = windows[torch.arange(batch, device=images.device), :, top, left]
+    return torch.where(flipped.view(-1, 1, 1, 1), crops.flip(3), crops)
+
+
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """A small CPU tensor on `device`; the host does not wait until it is there."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values

@@ -27,6 +27,7 @@ class RegularizedLayer:
         updates: number of penalty updates so far; λ follows from it alone.
         kept: bool (groups,), or None while nothing is picked.
         gap: running average of the gap, a scalar tensor, or None before the first.
+        candidate: while nothing is picked, what would be kept at the last update, and (a sample of) the scores then.
         penalty: λ per group, (groups,), of the weight's dtype.
     """
 
@@ -35,6 +36,7 @@ class RegularizedLayer:
         self.updates, self.finished = 0, False
         self.kept: Tensor | None = None
         self.gap: Tensor | None = None
+        self.candidate: tuple[Tensor, Tensor] | None = None
         self.penalty = torch.zeros(groups.count(weight.shape, kind), dtype=weight.dtype, device=weight.device)
 
     def scores(self) -> Tensor:
@@ -51,6 +53,26 @@ class RegularizedLayer:
         self.penalty.fill_(pruned)
         if self.kept is not None and kept != pruned:
             self.penalty.masked_fill_(self.kept, kept)
+
+
+class _ReadLater:
+    """Gaps on their way from the device to the host.
+
+    Attributes:
+        step, layers: of which update they are, and of what.
+    """
+
+    def __init__(self, step: int, layers: list[RegularizedLayer], gaps: Tensor):
+        self.step, self.layers, self._gaps, self._arrived = step, layers, gaps, None
+        if gaps.is_cuda:
+            self._gaps = torch.empty(gaps.shape, dtype=gaps.dtype, pin_memory=True).copy_(gaps, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+
+    def values(self) -> list[float]:
+        if self._arrived:
+            self._arrived.synchronize()
+        return self._gaps.tolist()
 
 
 class GReg(Pruner):
@@ -108,10 +130,17 @@ class GReg(Pruner):
             RegularizedLayer(name, model.get_submodule(name).weight, plan.kind, n_pruned)
             for name, n_pruned in plan.pruned.items()
         ]
+        # Views, made once: the penalties are filled in place.
+        self._spread = [groups.spread(layer.penalty, layer.weight.shape, plan.kind) for layer in self.layers]
         self._l1_picks, self._comparison = l1_picks, comparison or {}
         self.milestones: dict[str, int] = {}
         self._blocked = [model.get_submodule(p.layer.name).weight for p in plan.layers] if block_loss_grad else []
         self.decisions = 0
+        # On a GPU gaps are read at the next update, when they have long been there: nobody waits for the device,
+        # and since nothing grows in between, λ and picks are the same. A short stabilising phase leaves no time.
+        on_gpu = any(layer.weight.is_cuda for layer in self.layers)
+        self.reads_late = on_gpu and schedule.stabilize_steps >= schedule.update_every_steps
+        self._read_later: _ReadLater | None = None
         self._step = -1
         self._finished_at: int | None = None  # T, the step at whose update the last layer finished
 
@@ -129,7 +158,9 @@ class GReg(Pruner):
     def before_step(self, step: int) -> None:
         self._step = step
         if self.phase == "update" and step % self.schedule.update_every_steps == 0:
-            self._update(step)
+            self._read_gaps()
+            if self.phase == "update":
+                self._update(step)
 
     @torch.no_grad()
     def _update(self, step: int) -> None:
@@ -142,15 +173,30 @@ class GReg(Pruner):
             layer.updates += 1
             self._grow(layer, step)
         if growing and self.kind != "weight":  # the original follows no gap of single weights; nor do they end by it
-            gaps = torch.stack([layer.gap for layer in growing]).tolist()  # one transfer, not one for each layer
-            for layer, wide in zip(growing, self._wide(gaps), strict=True):
-                if wide:
-                    self._settle(layer, step)
-                    layer.finished = True
+            self._read_later = _ReadLater(step, growing, torch.stack([layer.gap for layer in growing]))
+            if not self.reads_late:
+                self._read_gaps()
         for layer in growing:
-            layer.finished |= layer.updates >= self.schedule.updates_to_finish
-            self.decisions += layer.finished
-        if all(layer.finished for layer in self.layers):
+            if not layer.finished and layer.updates >= self.schedule.updates_to_finish:
+                layer.finished = True
+                self.decisions += 1
+        self._stop_if_all_finished(step)
+
+    def _read_gaps(self) -> None:
+        """End the layers whose gaps were wide at the last update that was made."""
+        if self._read_later is None:
+            return
+        step, layers, gaps = self._read_later.step, self._read_later.layers, self._read_later.values()
+        self._read_later = None
+        for layer, wide in zip(layers, self._wide(gaps), strict=True):
+            if wide and not layer.finished:
+                self._settle(layer, step)
+                layer.finished = True
+                self.decisions += 1
+        self._stop_if_all_finished(step)
+
+    def _stop_if_all_finished(self, step: int) -> None:
+        if self._finished_at is None and all(layer.finished for layer in self.layers):
             self._finished_at = self.milestones["λ stops"] = step
             self.decisions += 1
             log.info("step %d: penalties stand still for %d steps", step, self.schedule.stabilize_steps)
@@ -177,9 +223,8 @@ class GReg(Pruner):
         """
         for weight in self._blocked:
             weight.grad.zero_()
-        for layer in self.layers:
-            weight = layer.weight
-            weight.grad.addcmul_(weight, groups.spread(layer.penalty, weight.shape, self.kind))
+        for layer, spread in zip(self.layers, self._spread, strict=True):
+            layer.weight.grad.addcmul_(layer.weight, spread)
 
     def kept(self) -> dict[str, Tensor]:
         return {layer.name: layer.kept for layer in self.layers}
@@ -208,6 +253,7 @@ class GReg(Pruner):
         return int.from_bytes(digest.digest()[:8], "big") >> 2
 
     def state_dict(self) -> dict:
+        self._read_gaps()
         layers = {
             layer.name: {
                 "updates": layer.updates,
@@ -280,28 +326,29 @@ class GReg2(GReg):
     def _grow(self, layer: RegularizedLayer, step: int) -> None:
         self._set_penalty(layer)
         if layer.kept is None and layer.updates >= self.schedule.updates_to_pick:
-            self._pick(layer, step)
+            scores = layer.scores()
+            self._pick(layer, step, groups.keep(scores, layer.n_pruned), groups.sample(scores))
         if layer.kept is not None:
             layer.average_gap(groups.gap(layer.scores(), layer.kept))
         elif self.kind != "weight":  # a would-be pick of millions of weights at every update would cost too much
             scores = layer.scores()
-            layer.average_gap(groups.gap(scores, groups.keep(scores, layer.n_pruned)))
+            layer.candidate = groups.keep(scores, layer.n_pruned), groups.sample(scores)
+            layer.average_gap(groups.gap(scores, layer.candidate[0]))
 
     def _wide(self, gaps: list[float]) -> list[bool]:
         return [gap >= self.schedule.gap_limit for gap in gaps]
 
     def _settle(self, layer: RegularizedLayer, step: int) -> None:
         if layer.kept is None:
-            self._pick(layer, step)
+            self._pick(layer, step, *layer.candidate)
 
-    def _pick(self, layer: RegularizedLayer, step: int) -> None:
-        """Take the lowest of the weights as they are now, and say how far that is from L1's choice."""
+    def _pick(self, layer: RegularizedLayer, step: int, kept: Tensor, sampled_scores: Tensor) -> None:
+        """Take `kept`, all but the lowest of the weights at `step`, and say how far that is from L1's choice."""
         self.milestones.setdefault("pick", step)
-        scores = layer.scores()
-        layer.kept = groups.keep(scores, layer.n_pruned)
+        layer.kept = kept
         self.decisions += 1
         share = groups.overlap(layer.kept, self._l1_picks[layer.name])
-        kendall, spearman = groups.rank_agreement(self._starting_scores[layer.name], groups.sample(scores))
+        kendall, spearman = groups.rank_agreement(self._starting_scores[layer.name], sampled_scores)
         self._comparison[layer.name] = {"overlap": share, "kendall": kendall, "spearman": spearman}
         log.info(
             "step %d: %s picked; %.1f %% of the pick is L1's own; order against the start: Kendall %.3f, Spearman %.3f",

@@ -3,6 +3,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ from helpers import PRUNE_STEPS, ROOT, SHORT_GREG, run_program, write_image_fold
 
 import main
 from model import load_pruned
-from utils import cutting
-from utils.options import NOT_YET_SWITCH, NOT_YET_VALUE, parse
+from utils import cutting, latency, speed
+from utils.options import parse
 
 RESIDUAL, SINGLE_BRANCH = ("resnet20", "[0,0.5,0.25,0.5,0]"), ("lenet5", "[1-3:0.5]")
 METHODS = ("none", "L1", "GReg-1", "GReg-2")
@@ -496,6 +497,39 @@ def test_images_can_be_held_out_for_choosing_the_best_epoch(sets, tmp_path):
     assert "held out" in ran.log
 
 
+def test_speed_is_decided_once_and_written_down(sets, tmp_path, monkeypatch):
+    monkeypatch.setattr(speed, "has_bf16_arithmetic", lambda: True)
+    ran = run_program(tmp_path, *command(sets, "L1", *RESIDUAL, "--save_interval", "1"))
+    assert (ran.report["amp"], ran.report["channels_last"]) == ("bf16", True)
+    assert ran.load("checkpoint")["options"]["amp"] == "bf16"
+    first = ran.load("pruned_model")["model"]["layer1.0.conv1.weight"]
+    assert first.is_contiguous(memory_format=torch.channels_last)
+    assert first.dtype == torch.float32
+    monkeypatch.setattr(speed, "has_bf16_arithmetic", lambda: False)  # gone on with on another machine
+    again = run_program(tmp_path, "--resume_path", ran.run_dir, "--epochs", "2")
+    assert again.report["amp"] == "bf16"
+    refused = run_program(tmp_path, "--resume_path", ran.run_dir, "--epochs", "3", "--amp", "none")
+    assert "--amp none (was bf16)" in refused.err
+
+
+@pytest.mark.parametrize(("arch", "fast"), [("resnet20", True), ("vgg11", True), ("lenet5", False)])
+def test_small_networks_compute_in_float32(arch, fast, monkeypatch):
+    monkeypatch.setattr(speed, "has_bf16_arithmetic", lambda: True)
+    decided = speed.resolved(parse(["--dataset", "digits", "--arch", arch])[0], torch.device("cpu"))
+    assert (decided.amp, decided.channels_last) == (("bf16", "true") if fast else ("none", "false"))
+    asked = parse(["--dataset", "digits", "--arch", arch, "--amp", "none", "--no-channels_last"])[0]
+    assert speed.resolved(asked, torch.device("cpu")) == replace(asked, cuda_graph="off")
+
+
+def test_latency_is_measured_where_asked_for(sets, tmp_path, monkeypatch):
+    monkeypatch.setattr(latency, "SECONDS", 0.0)
+    ran = run_program(tmp_path, *command(sets, "L1", *RESIDUAL, "--report_latency"))
+    assert set(ran.report["latency"]) == {"dense", "cut"}
+    assert set(ran.report["latency"]["cut"]) == {"1", "128"}
+    assert ran.report["latency"]["cut"]["128"]["images_per_second"] > 0
+    assert "measured, batch 128" in ran.out
+
+
 def test_accuracies_are_in_a_table_of_their_own(ran):
     rows = list(csv.DictReader((ran.run_dir / "log" / "accuracy.csv").read_text().splitlines()))
     (epoch,) = (row for row in rows if row["phase"] == "finetune")
@@ -535,12 +569,6 @@ def assert_refused(ran, culprit, files=()):
     assert culprit in line
     assert ran.out == ""
     assert {file.name for file in ran.cwd.iterdir()} == set(files)
-
-
-@pytest.mark.parametrize("name", [*NOT_YET_VALUE, *NOT_YET_SWITCH])
-def test_a_flag_that_is_not_available_yet_ends_the_program(name, tmp_path):
-    words = [f"--{name}", *(["1"] if name in NOT_YET_VALUE else [])]
-    assert_refused(run_program(tmp_path, *DIGITS.split(), *words), f"--{name}")
 
 
 @pytest.mark.parametrize(

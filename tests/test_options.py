@@ -15,7 +15,7 @@ from pruner.plan import parse_skip_layers, parse_stage_pr
 from utils import options as options_module
 from utils import parsers
 from utils.learning_rate import parse_lr_schedule
-from utils.options import NOT_YET_SWITCH, NOT_YET_VALUE, Options, build_parser, by_section, parse, to_plain
+from utils.options import Options, build_parser, by_section, parse, to_plain
 
 
 def parsed(*words, dataset="digits"):
@@ -374,24 +374,10 @@ def test_a_value_of_several_lines_is_refused_in_one():
     assert "--epochs" in refused("--epochs", "1\n2")
 
 
-@pytest.mark.parametrize("name", NOT_YET_VALUE)
-@pytest.mark.parametrize("form", ["--{} 1", "--{}=1"])
-def test_a_flag_with_a_value_that_is_not_available_yet_is_refused_by_name(name, form):
-    line = refused(*form.format(name).split())
-    assert f"--{name}" in line
-    assert "not available yet" in line
-
-
-@pytest.mark.parametrize("name", NOT_YET_SWITCH)
-def test_a_switch_that_is_not_available_yet_is_refused_by_name(name):
-    line = refused(f"--{name}")
-    assert f"--{name}" in line
-    assert "not available yet" in line
-
-
-def test_a_flag_is_not_at_once_available_and_not():
-    spellings = {f"--{f.name}" for f in fields(Options)} | {a for f in fields(Options) for a in f.metadata["aliases"]}
-    assert not spellings & {f"--{name}" for name in (*NOT_YET_VALUE, *NOT_YET_SWITCH)}
+def test_the_memory_layout_has_a_flag_for_and_one_against():
+    said = {"": "auto", "--channels_last": "true", "--no-channels_last": "false", "--no_channels_last": "false"}
+    for words, expected in said.items():
+        assert parse(["--dataset", "digits", *words.split()])[0].channels_last == expected
 
 
 # notices
@@ -441,7 +427,6 @@ def test_the_help_page_shows_every_section_and_every_flag(capsys):
     assert all(heading in page for heading in by_section())
     assert all(f"--{f.name}" in page for f in fields(Options))
     assert all(name in page for name in (*PRUNERS, *DATASETS))
-    assert not any(f"--{name}" in page.split() for name in NOT_YET_SWITCH)
 
 
 def test_every_field_is_in_one_section():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from model.layers import Layer
-from pruner import groups
+from pruner import groups, l1
 from pruner.greg import GReg, GReg1, GReg2, RegularizedLayer
 from pruner.plan import Plan, PlannedLayer
 from pruner.schedule import Schedule
@@ -538,3 +538,39 @@ def test_a_pruner_restored_in_memory_is_independent_of_the_one_it_came_from(meth
     first.go()
     assert not same(first.pruner.state_dict(), before)
     assert same(second.pruner.state_dict(), before)
+
+
+# gaps that are read late, as on a GPU
+
+
+@METHODS
+def test_gaps_read_an_update_later_give_the_same_penalties_picks_and_steps(method):
+    """λ stands still between two updates, so that what an update decided may be learnt at the next."""
+    schedule = schedule_for(
+        method, update_every_steps=3, stabilize_steps=4, grow="0.5", grow_pick="0.2", limit="50", limit_pick="3",
+        gap_limit=3.0,
+    )  # fmt: skip
+    found = []
+    for late in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 3), nn.Flatten(), nn.Linear(6 * 16, 3))
+        layers = [Layer(str(i), str(i), i, tuple(model[i].weight.shape), frozenset({"filter"})) for i in (0, 2)]
+        plan = Plan("filter", tuple(PlannedLayer(layer, layer.shape[0], layer.shape[0] // 2) for layer in layers))
+        pruner = method(model, plan, schedule, l1.pick(model, plan, "min"))
+        pruner.reads_late = late
+        optimizer = torch.optim.SGD(model.parameters(), 0.05, 0.9)
+        penalties = []
+        while not pruner.finished:
+            pruner.before_step(len(penalties))
+            images = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(len(penalties)))
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(images), torch.tensor([0, 1, 2, 0])).backward()
+            pruner.after_backward()
+            optimizer.step()
+            penalties.append(torch.cat([layer.penalty for layer in pruner.layers]))
+        found.append((torch.stack(penalties), pruner.milestones, torch.cat(list(pruner.kept().values()))))
+    (at_once, milestones, kept), (late, late_milestones, late_kept) = found
+    assert milestones["λ stops"] < 3 * schedule.updates_to_finish  # a gap has ended it, before the ceiling
+    assert torch.equal(at_once, late)  # (steps, groups)
+    assert milestones == late_milestones
+    assert torch.equal(kept, late_kept)

@@ -129,6 +129,8 @@ WRONG = {
         "--world-size 2", "torchrun --nnodes=2", "10.0.0.1:2345",
     ),
     "a GPU that is not there": (f"{DIGITS} --device cuda", "--device", "cuda", "cpu"),
+    "CUDA graphs, as yet": (f"{DIGITS} --cuda_graph on", "--cuda_graph", "on", "auto or off"),
+    "unknown number format": (f"{DIGITS} --amp fp16", "--amp", "fp16", "'bf16'"),
     "unknown device": (f"{DIGITS} --device gpu", "--device", "gpu", "'cpu'"),
     "a project name that is a path": (f"{DIGITS} --project_name ../x", "--project_name", "../x", "not a name"),
 }  # fmt: skip

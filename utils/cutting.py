@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 from data import Data
 from pruner import Pruner, cut, silenced
+from utils.latency import latency_of
 from utils.planning import Planned
 from utils.probes import jacobian_singular_values, noisy_ensemble_acc1
 from utils.run import Run
+from utils.speed import laid_out
 from utils.training import evaluate, reestimated_acc1
 
 log = logging.getLogger("pruning")
@@ -33,9 +35,14 @@ def make_cut(model: nn.Module, data: Data, pruner: Pruner, planned: Planned, ima
         around.acc1_before_cut_bn = reestimated_acc1(model, data)
         around.gap, around.l1_comparison = pruner.gaps(), pruner.comparison()
         this_run.tested("before the cut", steps, around.before_cut)
+    if options.report_latency:
+        around.latency["dense"] = latency_of(model, data.spec.channels, data.spec.size)
     images = next(iter(data.test_batches()))[0][:CHECKED]
     expected = outputs_of(model, lambda: silenced(model, kept, plan.kind, images))
     masks = cut(model, kept, plan.kind, image)
+    laid_out(model, options)
+    if options.report_latency:
+        around.latency["cut"] = latency_of(model, data.spec.channels, data.spec.size)
     refuse_another_network(outputs_of(model, lambda: model(images)), expected)
     this_run.cut_made({} if masks else kept, masks)
     if plan.pruned:

@@ -44,11 +44,6 @@ class _Parser(argparse.ArgumentParser):
         raise ValueError(message + (nearest(unknown[1], self._option_string_actions) if unknown else ""))
 
 
-class _NotYet(argparse.Action):
-    def __call__(self, parser, namespace, values, option_string=None) -> NoReturn:
-        raise ValueError(f"{option_string} is not available yet")
-
-
 class _OneFile(argparse.Action):
     """A pattern that the shell has expanded."""
 
@@ -217,6 +212,25 @@ class Options:
         None, one_of("nccl", "gloo"), "how processes talk (default: nccl on GPUs)", "--dist-backend", free=True
     )
 
+    amp: str = flag(
+        "auto",
+        one_of("auto", "none", "bf16"),
+        "number format of convs and linear layers; auto: bf16 on CPUs that compute in it, but for small networks",
+        section="Speed (what auto decides is in log/params.yaml)",
+    )
+    channels_last: str = flag(
+        "auto",
+        one_of("auto", "true", "false"),
+        "memory layout of images; auto: with bf16; --no-channels_last: never",
+        metavar="true|false",
+        argparse={"nargs": "?", "const": "true"},
+    )
+    compile: bool = switch("train through torch.compile, which needs a compiler and takes a minute first")
+    cuda_graph: str = flag("auto", one_of("auto", "on", "off"), "steps as CUDA graphs; auto: off, for now", free=True)
+    report_latency: bool = switch(
+        "measure latency and throughput of the dense and of the cut network, batch 1 and 128, for the report", free=True
+    )
+
     project_name: str = flag(
         "",
         file_name,
@@ -246,11 +260,6 @@ class Options:
     check_jsv_loop: int = flag(
         0, integer(0), "after the cut: batches over which the input-output Jacobian's singular values are taken"
     )
-
-
-# Flags that nothing answers to yet, with a value or without.
-NOT_YET_VALUE = ("amp", "cuda_graph")
-NOT_YET_SWITCH = ("channels_last", "no-channels_last", "compile")
 
 
 def by_section() -> dict[str, list[Field]]:
@@ -288,10 +297,10 @@ def build_parser() -> argparse.ArgumentParser:
             group.add_argument(*names, **how)
     parser.add_argument("--config", metavar="FILE", help="defaults for all of these, in YAML; the command line wins")
     parser.add_argument("--params_json", metavar="FILE", help="the same in JSON; --config wins")
-    for name in NOT_YET_VALUE:
-        parser.add_argument(f"--{name}", action=_NotYet, help=argparse.SUPPRESS)
-    for name in NOT_YET_SWITCH:
-        parser.add_argument(f"--{name}", action=_NotYet, nargs=0, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--no-channels_last", "--no_channels_last", dest="channels_last", action="store_const", const="false",
+        help=argparse.SUPPRESS,
+    )  # fmt: skip
     return parser
 
 

@@ -42,6 +42,7 @@ class Around:
         base, before_cut, after_cut: on the test set: ``acc1``, ``acc5`` (more than 5 classes), percent, and ``loss``.
         acc1_…_bn: with batch-norm statistics re-estimated on a copy.
         gap: layer name -> gap at the cut.
+        latency: ``dense`` and ``cut`` -> batch size -> seconds of a forward pass and images per second.
         l1_comparison: layer name -> GReg-2's pick held against L1's: overlap, Kendall's τ, Spearman's ρ.
     """
 
@@ -52,6 +53,7 @@ class Around:
     acc1_after_cut_bn: float | None = None
     gap: dict[str, float] = field(default_factory=dict)
     l1_comparison: dict[str, dict[str, float]] = field(default_factory=dict)
+    latency: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     noisy_ensemble_acc1: float | None = None
     jacobian_singular_values: dict[str, float] | None = None
 

@@ -15,6 +15,8 @@ from utils.run import LATEST, PARAMS, PREVIOUS, REPORT, folder_of_runs, project_
 
 OF_ITS_OWN = ("plan", "evaluate", "resume_path")  # settings that say what a command does, not what a run is
 
+DECIDED = ("seed", "amp", "channels_last", "cuda_graph")  # by the program where nobody asked: once for a run
+
 
 @dataclass(frozen=True)
 class Found:
@@ -64,10 +66,10 @@ def _auto(given: dict[str, str]) -> tuple[Options, Found | None]:
     differing = {}
     for run in runs:
         stored = _settings_of(run)
-        same_seed = build({"seed": stored["seed"]} | given)  # a seed that was drawn is the run's
-        differing[run] = differences(same_seed, build(stored))
+        same = build({name: stored[name] for name in DECIDED if name in stored} | _typed(given))
+        differing[run] = differences(same, build(stored))
         if not differing[run]:
-            return same_seed, _open(run, same_seed)
+            return same, _open(run, same)
     if runs:
         raise ValueError(
             f"--resume_path auto: {runs[0]} was made with other settings: {', '.join(differing[runs[0]])}; "
@@ -109,7 +111,7 @@ def _settings_of(run: Path) -> dict[str, str]:
 
 def _unchanged(given: dict[str, str], stored: dict[str, str], path: Path) -> Options:
     stored = {key: value for key, value in stored.items() if key not in OF_ITS_OWN}
-    options = build(stored | given)
+    options = build(stored | _typed(given))
     differing = differences(options, build(stored))
     if differing:
         raise ValueError(f"{path}: a run cannot go on with other settings: {', '.join(differing)}")
@@ -140,6 +142,11 @@ def _state(file: Path) -> dict[str, Any]:
     if "record" not in saved:
         raise ValueError(f"{file} is of an older version of this program and cannot be gone on with")
     return saved
+
+
+def _typed(given: dict[str, str]) -> dict[str, str]:
+    """What was asked for; ``auto`` leaves it to the run as it began."""
+    return {name: value for name, value in given.items() if value != "auto" or name not in DECIDED}
 
 
 def _report(run: Path, options: Options) -> dict[str, Any] | None:

@@ -113,10 +113,22 @@ def closing_table(report: dict[str, Any]) -> str:
         "params0": report["params_before"], "params1": report["params_after"], "flops0": report["flops_before"],
         "flops1": report["flops_after"], "compression": report["compression"], "speedup": report["speedup"],
     } | {k: report[k] for k in ("sparsity", "pruned_weights", "prunable_weights") if k in report})  # fmt: skip
+    if report.get("latency"):
+        lines += latency_lines(report["latency"])
     seconds = ", ".join(f"{phase} {spent:.1f}" for phase, spent in report["seconds"].items())
     lines.append(f"  seconds: {seconds}")
     lines.append(f"  files: {report['run_dir']}")
     return "\n".join(lines)
+
+
+def latency_lines(latency: dict[str, Any]) -> list[str]:
+    """Measured times beside the FLOPs: the one is not the other."""
+    dense, cut = latency["dense"], latency["cut"]
+    return [
+        f"  measured, batch {batch}: {1000 * dense[batch]['seconds']:.2f} -> {1000 * cut[batch]['seconds']:.2f} ms "
+        f"({dense[batch]['seconds'] / cut[batch]['seconds']:.2f}x; {cut[batch]['images_per_second']:,.0f} images/s)"
+        for batch in dense
+    ]
 
 
 def results_table(reports: list[dict[str, Any]]) -> str:

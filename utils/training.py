@@ -18,6 +18,7 @@ from utils.history import History, OrderLog
 from utils.learning_rate import learning_rates, lr_at, uses_adam
 from utils.progress import Progress
 from utils.run import LATEST, Run
+from utils.speed import compiled
 from utils.watch import Watch
 
 
@@ -29,14 +30,18 @@ def train_step(
     pruner: Pruner,
     step: int,
     share: float | None = None,
+    amp: str = "none",
 ) -> tuple[Tensor, Tensor]:
     """One step: forward, backward, penalty, update. Returns loss and outputs, on the device.
 
     Args:
         share: what the summed loss is multiplied by; None: one over the number of images, for the mean.
+        amp: ``bf16``: convs and linear layers compute in it; weights, gradients and the loss stay float32.
     """
     pruner.before_step(step)
-    outputs = model(images)
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=amp == "bf16"):
+        outputs = model(images)
+    outputs = outputs.float()
     loss = F.cross_entropy(outputs, labels, reduction="sum") * (share or 1 / len(labels))
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -108,7 +113,7 @@ def prune_phase(
     optimizer = torch.optim.SGD(model.parameters(), options.lr_prune, options.momentum, weight_decay=options.wd)
     step = resume(optimizer, resumed)
     batches = data.train_batches(options.batch_size_prune, "prune", step)
-    net = wrap(model)
+    net = wrap(compiled(model, options))
     model.train()
     with (
         run.stop.deferred(),
@@ -121,7 +126,7 @@ def prune_phase(
                 observer.observe(step)
             images, labels = next(batches)
             n_images = images_in_step(len(data.train), options.batch_size_prune, step)
-            loss, _ = train_step(net, images, labels, optimizer, pruner, step, share_of_loss(n_images))
+            loss, _ = train_step(net, images, labels, optimizer, pruner, step, share_of_loss(n_images), options.amp)
             watch.saw(loss, step)
             values = None
             if progress.due():
@@ -180,7 +185,7 @@ def fine_tune(model: nn.Module, data: Data, keeper: Pruner, run: Run) -> None:
     batches = data.train_batches(options.batch_size, "finetune", step)
     device = next(model.parameters()).device
     right = torch.tensor(done.right if shard().rank == 0 else 0, device=device)  # by this process, in this epoch
-    net = wrap(model)
+    net = wrap(compiled(model, options))
     model.train()
 
     def note_epoch() -> None:
@@ -200,7 +205,8 @@ def fine_tune(model: nn.Module, data: Data, keeper: Pruner, run: Run) -> None:
                 began = time.perf_counter()
                 images, labels = next(batches)
                 n_images = images_in_step(len(data.train), options.batch_size, step)
-                loss, outputs = train_step(net, images, labels, optimizer, keeper, step, share_of_loss(n_images))
+                share = share_of_loss(n_images)
+                loss, outputs = train_step(net, images, labels, optimizer, keeper, step, share, options.amp)
                 watch.saw(loss, step)
                 right += (outputs.argmax(1) == labels).sum()
                 done.seen += n_images
