@@ -1,18 +1,15 @@
 """The cut: remove groups for good, or make masks."""
 
-from collections.abc import Callable
-
-import torch_pruning as tp
 from torch import Tensor, nn
 
 from . import groups
 
-# What removes entries of a layer, by kind of group and type of layer; coupled layers follow by the graph.
-_REMOVERS: dict[tuple[str, type], Callable] = {
-    ("filter", nn.Conv2d): tp.prune_conv_out_channels,
-    ("filter", nn.Linear): tp.prune_linear_out_channels,
-    ("channel", nn.Conv2d): tp.prune_conv_in_channels,
-    ("channel", nn.Linear): tp.prune_linear_in_channels,
+# What removes entries of a layer, by kind of group and type of layer, in torch-pruning's terms; coupled layers follow.
+_REMOVERS: dict[tuple[str, type], str] = {
+    ("filter", nn.Conv2d): "prune_conv_out_channels",
+    ("filter", nn.Linear): "prune_linear_out_channels",
+    ("channel", nn.Conv2d): "prune_conv_in_channels",
+    ("channel", nn.Linear): "prune_linear_in_channels",
 }
 
 
@@ -40,11 +37,13 @@ def cut(model: nn.Module, kept: dict[str, Tensor], kind: str, example: Tensor) -
 
     if not kept:
         return {}
+    import torch_pruning as tp  # here: it is not needed until something is removed
+
     training = model.training
     graph = tp.DependencyGraph().build_dependency(model, example_inputs=example)  # leaves the model in eval mode
     for name, mask in kept.items():
         layer = model.get_submodule(name)
         pruned = (~mask).nonzero().flatten().tolist()
-        graph.get_pruning_group(layer, _REMOVERS[kind, type(layer)], pruned).prune()
+        graph.get_pruning_group(layer, getattr(tp, _REMOVERS[kind, type(layer)]), pruned).prune()
     model.train(training)
     return {}

@@ -5,7 +5,6 @@ A weight is (out, in, kh, kw) for a conv and (out, in) for a linear layer. A new
 """
 
 import torch
-from scipy.stats import kendalltau, spearmanr
 from torch import Tensor
 
 _GROUP_DIM: dict[str, int | None] = {"filter": 0, "channel": 1, "weight": None}
@@ -87,6 +86,8 @@ def rank_agreement(scores_a: Tensor, scores_b: Tensor) -> tuple[float, float]:
     a, b = scores_a.cpu().numpy(), scores_b.cpu().numpy()
     if (a == a[0]).all() or (b == b[0]).all():
         return float("nan"), float("nan")
+    from scipy.stats import kendalltau, spearmanr  # here: half a second that most commands need not wait for
+
     return float(kendalltau(a, b).statistic), float(spearmanr(a, b).statistic)
 
 

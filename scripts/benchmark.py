@@ -1,68 +1,399 @@
 #!/usr/bin/env python3
-"""Seconds and memory of setting up a pruner: python scripts/benchmark.py [flags of main.py]
+"""What everything costs, as ratios: python scripts/benchmark.py [--quick] [--json] [--only WORD]
 
-Without flags: GReg-2 on ResNet50's 25.5 million weights (table 4). Printed are the plan, the pruner (L1's pick
-included) and GReg-2's own pick, without data and without reading weights; the largest memory is the process's.
+Each row is the median of a ratio of two things timed in turn in this run, with its 95 % interval (of order
+statistics); absolute times depend on the machine and its neighbours, ratios hold. A goal of "at most" is met when
+the interval's lower end meets it, one of "at least" when its upper end does. Progress is on stderr.
 """
 
-import resource
+import argparse
+import json
+import os
+import statistics
+import subprocess
 import sys
+import tempfile
 import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a file, from anywhere
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import numpy as np
 import torch
+import torch_pruning as tp
+from PIL import Image
+from scipy.stats import binom
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
 
-from data import describe
+from data import DataSpec, Shard
+from data.arrays import ArraySplit
+from data.folders import FolderSplit
+from data.spec import IMAGENET_MEAN, IMAGENET_STD
 from model import build_model
-from pruner import PRUNERS, Setting
-from utils.cost import example
-from utils.options import parse
-from utils.planning import plan_run
+from model.layers import layers_of
+from pruner import PRUNERS, Pruner, Setting, cut, make_plan
+from utils.cost import cost_of, example
+from utils.options import Options, parse
+from utils.speed import laid_out, resolved
+from utils.training import train_step
 
-TABLE_4 = "--dataset imagenet --arch resnet50 --method GReg-2 --wg weight --stage_pr [0,0.827,0.827,0.827,0.827,0.827]"
+ROOT = Path(__file__).resolve().parent.parent
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+OVERHEAD = 1.02 if DEVICE.type == "cuda" else 1.01
 
 
-def peak_gb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+@dataclass(frozen=True)
+class Row:
+    """Attributes:
+    ratio, low, high: median and its 95 % interval.
+    goal: ``<= 1.01``, ``>= 4``, or empty where there is none.
+    """
+
+    name: str
+    ratio: float
+    low: float
+    high: float
+    goal: str
+    met: bool | None
 
 
-def main(words: list[str]) -> dict[str, float]:
-    """Seconds of each part, and the memory at its end in GB."""
-    options, _ = parse([*(words or TABLE_4.split()), "--seed", "0"])
-    spec = describe(options.dataset, options.data_path)
-    model = build_model(options.arch, spec.classes, spec.channels, spec.size)
-    figures = {"memory before, GB": peak_gb()}
+def row(name: str, ratios: list[float], goal: str = "") -> Row:
+    found, n = sorted(ratios), len(ratios)
+    k = int(binom.ppf(0.025, n, 0.5))  # so many lie beyond each end, 95 times in 100
+    low, high = found[max(k - 1, 0)], found[min(n - k, n - 1)]
+    sense, _, limit = goal.partition(" ")
+    met = {"<=": lambda: low <= float(limit), ">=": lambda: high >= float(limit), "": lambda: None}[sense]()
+    return Row(name, statistics.median(ratios), low, high, goal, met)
 
+
+def seconds(call: Callable[[], object]) -> float:
     began = time.perf_counter()
-    planned = plan_run(options, spec)
-    figures["plan, s"] = time.perf_counter() - began
+    call()
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
 
-    began = time.perf_counter()
-    image = example(model, spec.channels, spec.size)
-    setting = Setting(model, planned.plan, None, lambda *_: 0.0, image)
-    pruner = PRUNERS[options.method].build(options, setting)
-    figures["pruner, s"] = time.perf_counter() - began
 
-    if planned.schedule and planned.schedule.picks_later:
-        began = time.perf_counter()
-        steps = planned.schedule.picked_at + 1
-        for step in range(steps - planned.schedule.update_every_steps, steps):
-            pruner.before_step(step)  # an update while picking
-        for layer in pruner.layers:
-            layer.updates = planned.schedule.updates_to_pick - 1
-        pruner.before_step(planned.schedule.picked_at)
-        figures["GReg-2's pick, s"] = time.perf_counter() - began
-    figures["memory at the end, GB"] = peak_gb()
-    print(
-        f"{options.method}, {options.arch}, {options.wg}s, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    )
-    for name, value in figures.items():
-        print(f"  {name:24} {value:6.2f}")
-    return figures
+def in_turn(calls: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Seconds that each call says it took, in `rounds` rounds after one to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for i in range(rounds + 1):
+        for name, call in calls.items():
+            took = call()
+            if i:
+                times[name].append(took)
+    return times
+
+
+def ratios(over: list[float], under: list[float]) -> list[float]:
+    return [a / b for a, b in zip(over, under, strict=True)]
+
+
+# networks and steps
+
+STAGE_PR = {"resnet50": "[0,0.5,0.5,0.5,0.5,0]", "vgg19": "[1-15:0.5]"}
+RESIDUAL = "[0,0.5,0.5,0.5,0]"
+
+
+class Bench:
+    """One network, one optimiser, one batch: what differs between two timings is the pruner or the arithmetic alone."""
+
+    def __init__(self, arch: str, batch: int, kind: str = "filter", plain: bool = False):
+        dataset, self.size, classes = ("imagenet", 224, 1000) if arch == "resnet50" else ("cifar10", 32, 10)
+        words = f"--dataset {dataset} --arch {arch} --wg {kind} --method GReg-1 --update_reg_interval 10 --seed 0"
+        words += f" --stage_pr {STAGE_PR.get(arch, RESIDUAL)}" + (" --amp none --no-channels_last" if plain else "")
+        self.options: Options = resolved(parse(words.split())[0], DEVICE)
+        torch.manual_seed(0)
+        self.model = laid_out(build_model(arch, classes, 3, self.size).to(DEVICE), self.options).train()
+        self.optimizer = torch.optim.SGD(self.model.parameters(), 0.001, 0.9, weight_decay=5e-4)
+        self.images = torch.randn(batch, 3, self.size, self.size, device=DEVICE)
+        self.labels = torch.randint(0, classes, (batch,), device=DEVICE)
+        self.nothing, self.count = Pruner(), 0
+
+    def pruner(self, method: str, stabilises: bool = False) -> Pruner:
+        plan = make_plan(layers_of(self.model), self.options.stage_pr, "", self.options.wg)
+        limit = parse(["--dataset=digits", f"--reg_upper_limit={0 if stabilises else 1}"])[0].reg_upper_limit
+        options = replace(self.options, method=method, reg_upper_limit=limit, reg_upper_limit_pick=limit)
+        setting = Setting(self.model, plan, None, lambda *_: 0.0, example(self.model, 3, self.size))
+        pruner = PRUNERS[method].build(options, setting)
+        pruner.before_step(0)
+        assert pruner.phase == ("stabilise" if stabilises else "update")
+        return pruner
+
+    def step(self, pruner: Pruner) -> float:
+        """Seconds of a step, and the tenth of an update's, as K_u = 10 has it."""
+        self.count += 1
+        model, optimizer, amp, step = self.model, self.optimizer, self.options.amp, 10 * self.count
+        update = seconds(lambda: pruner.before_step(step))
+        rest = seconds(lambda: train_step(model, self.images, self.labels, optimizer, pruner, step + 1, amp=amp))
+        return rest + update / 10
+
+    def plain_step(self) -> float:
+        return self.step(self.nothing)
+
+
+def penalty_overhead(quick: bool) -> Iterator[Row]:
+    """Steps under penalties against plain SGD steps, and Torch-Pruning's GrowingReg beside them."""
+    if quick:
+        yield from overhead_of("resnet56", 32, "filter", 8)
+        return
+    for arch, batch in (("resnet56", 128), ("vgg19", 128), ("resnet50", 16)):
+        yield from overhead_of(arch, batch, "filter", 20)
+    yield from overhead_of("resnet50", 16, "weight", 20)
+
+
+def overhead_of(arch: str, batch: int, kind: str, pairs: int) -> Iterator[Row]:
+    bench = Bench(arch, batch, kind)
+    pruners = {
+        "GReg-1 in update": bench.pruner("GReg-1"),
+        "GReg-2 in update": bench.pruner("GReg-2"),
+        "GReg in stabilise": bench.pruner("GReg-1", stabilises=True),
+    }
+    if kind == "filter":
+        pruners["Torch-Pruning's GrowingReg"] = torch_pruning_of(bench)
+    calls = {"plain": bench.plain_step} | {name: partial(bench.step, pruner) for name, pruner in pruners.items()}
+    times = in_turn(calls, pairs)
+    for name in pruners:
+        goal = f"<= {OVERHEAD}" if name.startswith("GReg") else ""
+        title = f"penalty: {arch}, {kind}s, batch {batch}: {name} / plain step"
+        yield row(title, ratios(times[name], times["plain"]), goal)
+
+
+def torch_pruning_of(bench: Bench) -> Pruner:
+    """Torch-Pruning's GrowingReg, asked at the place of ours."""
+    last = [module for module in bench.model.modules() if isinstance(module, nn.Linear)][-1]
+    importance, image = tp.importance.GroupMagnitudeImportance(), example(bench.model, 3, bench.size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        peer = tp.pruner.GrowingRegPruner(bench.model, image, importance, pruning_ratio=0.5, ignored_layers=[last])
+    bench.model.train()
+    peer.update_reg()
+
+    class Peer(Pruner):
+        def after_backward(self) -> None:
+            peer.regularize(bench.model)
+
+    return Peer()
+
+
+def training_speed(quick: bool) -> Iterator[Row]:
+    """Steps as they are made by default against eager float32 in the usual layout."""
+    nets = [("resnet20", 128, ""), ("resnet56", 128, ">= 1.8"), ("vgg19", 128, ""), ("resnet50", 16, "")]
+    for arch, batch, goal in [("resnet56", 32, ">= 1.8")] if quick else nets:
+        plain, default = Bench(arch, batch, plain=True), Bench(arch, batch)
+        times = in_turn({"plain": plain.plain_step, "default": default.plain_step}, 5 if quick else 10)
+        how = f"{default.options.amp}, channels_last {default.options.channels_last}"
+        yield row(
+            f"training: {arch}, batch {batch}: eager float32 step / default ({how})",
+            ratios(times["plain"], times["default"]), goal if DEVICE.type == "cpu" else "",
+        )  # fmt: skip
+
+
+# feeding
+
+
+class _Pictures(Dataset):
+    """CIFAR as torchvision holds it: an array, made a picture each time."""
+
+    def __init__(self, images: np.ndarray, transform):
+        self.images, self.transform = images, transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int):
+        return self.transform(Image.fromarray(self.images[i])), 0
+
+
+def rate(batches: Iterator, n: int, batch: int) -> float:
+    """Seconds per image over `n` batches, after one."""
+    next(batches)
+    return seconds(lambda: [next(batches) for _ in range(n)]) / (n * batch)
+
+
+def feeding(quick: bool) -> Iterator[Row]:
+    """Our loaders against torchvision's transforms in a DataLoader, on the same cores."""
+    finish = [transforms.ToTensor(), transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
+    workers, rounds = len(os.sched_getaffinity(0)), 3 if quick else 7
+    pixels = np.random.default_rng(0).integers(0, 256, (20_000, 32, 32, 3), dtype=np.uint8)
+    spec = DataSpec("noise", 10, 3, 32, IMAGENET_MEAN, IMAGENET_STD, pad=4, flip=True)
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+    ours = ArraySplit(images, torch.zeros(len(images)).long(), spec, DEVICE).augmented(128, 0, "x", 0, Shard())
+    theirs = transforms.Compose([transforms.RandomCrop(32, 4), transforms.RandomHorizontalFlip(), *finish])
+    loader = DataLoader(_Pictures(pixels, theirs), 128, shuffle=True, num_workers=workers)
+    times = in_turn({"ours": lambda: rate(ours, 100, 128), "theirs": lambda: rate(iter(loader), 40, 128)}, rounds)
+    found = ratios(times["theirs"], times["ours"])
+    yield row("feeding: 32 px from memory: our images/s / torchvision's", found, ">= 4")
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_photographs(Path(folder) / "train" / "class", 256)
+        spec = DataSpec("photographs", 10, 3, 224, IMAGENET_MEAN, IMAGENET_STD, flip=True)
+        theirs = transforms.Compose([transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip(), *finish])
+        tree = ImageFolder(f"{folder}/train", theirs)
+        split = FolderSplit(tree.samples, spec, DEVICE, workers)
+
+        def ours_from_files() -> float:
+            return rate(split.augmented(32, 0, "x", 0, Shard()), 7, 32)
+
+        def theirs_from_files() -> float:
+            return rate(iter(DataLoader(tree, 32, shuffle=True, num_workers=workers)), 7, 32)
+
+        times = in_turn({"ours": ours_from_files, "theirs": theirs_from_files}, rounds)
+        found = ratios(times["theirs"], times["ours"])
+        yield row("feeding: 224 px from files: our images/s / torchvision's", found, ">= 1")
+        eaten = in_turn({"step": Bench("resnet50", 16).plain_step}, rounds)["step"]
+        found = ratios([step / 16 for step in eaten], times["ours"])
+        yield row("feeding: 224 px from files: images/s / what a ResNet50 trains on", found, ">= 1")
+
+
+def write_photographs(folder: Path, n: int) -> None:
+    """Files of the size of ImageNet's, smooth as photographs are."""
+    folder.mkdir(parents=True)
+    dice = np.random.default_rng(0)
+    for i in range(n):
+        coarse = Image.fromarray(dice.integers(0, 256, (24, 32, 3), dtype=np.uint8))
+        coarse.resize((500, 375), Image.Resampling.BICUBIC).save(folder / f"{i}.jpg", quality=90)
+
+
+# set-up, cut, what it buys, scale
+
+
+def weight_setup(arch: str) -> tuple[float, int]:
+    """Seconds until the masks of single weights are there, picked and made; and the number of weights."""
+    model = build_model(arch, 1000, 3, 224)
+    words = f"--dataset imagenet --arch {arch} --method L1 --wg weight --stage_pr [0,0.8,0.8,0.8,0.8,0.8]"
+    options, _ = parse(words.split())
+    image = example(model, 3, 224)
+
+    def masks() -> None:
+        plan = make_plan(layers_of(model), options.stage_pr, "", "weight")
+        setting = Setting(model, plan, None, lambda *_: 0.0, image)
+        cut(model, PRUNERS["L1"].build(options, setting).kept(), "weight", image)
+
+    return seconds(masks), sum(p.numel() for p in model.parameters())
+
+
+def setup(quick: bool) -> Iterator[Row]:
+    """Seconds against their limits, and how they grow."""
+    rounds = 1 if quick else 5
+    large = [weight_setup("resnet50") for _ in range(rounds)]
+    yield row("set-up: single weights of a ResNet50: seconds / 2 s", [t / 2 for t, _ in large], "<= 1")
+    small = [weight_setup("resnet18") for _ in range(rounds)]
+    per_weight = [a / n / (b / m) for (a, n), (b, m) in zip(large, small, strict=True)]
+    yield row("set-up: per weight, ResNet50 / ResNet18", per_weight, "<= 1.5")
+    for arch in ("resnet56",) if quick else ("resnet56", "vgg19", "resnet50"):
+        yield row(f"cut: {arch}: seconds / 5 s", [cut_of(arch)[0] / 5 for _ in range(rounds)], "<= 1")
+    words = [sys.executable, str(ROOT / "main.py"), "--dataset=imagenet", "--arch=resnet50", "--method=L1", "--plan",
+             f"--stage_pr={STAGE_PR['resnet50']}"]  # fmt: skip
+    plans = [seconds(lambda: subprocess.run(words, check=True, capture_output=True)) / 5 for _ in range(rounds)]
+    yield row("set-up: import and --plan of a ResNet50: seconds / 5 s", plans, "<= 1")
+
+
+def cut_of(arch: str) -> tuple[float, nn.Module, nn.Module]:
+    """Seconds of the cut, the dense network and the cut one."""
+    dense, bench = Bench(arch, 1).model, Bench(arch, 1)
+    kept, image = bench.pruner("GReg-1").kept(), example(bench.model, 3, bench.size)
+    return seconds(lambda: cut(bench.model, kept, "filter", image)), dense, laid_out(bench.model, bench.options)
+
+
+def what_pruning_buys(quick: bool) -> Iterator[Row]:
+    """Measured speedup beside that in FLOPs: the one is not the other."""
+    for arch in ("resnet56",) if quick else ("resnet56", "vgg19", "resnet50"):
+        _, dense, pruned = cut_of(arch)
+        size = 224 if arch == "resnet50" else 32
+        flops = cost_of(dense, 3, size).flops / cost_of(pruned, 3, size).flops
+        for batch in (1, 16 if arch == "resnet50" else 128):
+            images = torch.randn(batch, 3, size, size, device=DEVICE)
+            nets = {"dense": dense.eval(), "cut": pruned.eval()}
+            times = in_turn({name: partial(forward, net, images) for name, net in nets.items()}, 5 if quick else 20)
+            title = f"buys: {arch}, {flops:.2f}x in FLOPs, batch {batch}: dense / cut"
+            yield row(title, ratios(times["dense"], times["cut"]))
+
+
+@torch.no_grad()
+def forward(net: nn.Module, images: Tensor) -> float:
+    return seconds(lambda: net(images))
+
+
+def epoch_seconds(n: int) -> float:
+    bench = Bench("resnet20", 1)
+    spec = DataSpec("noise", 10, 3, 32, IMAGENET_MEAN, IMAGENET_STD, pad=4, flip=True)
+    split = ArraySplit(torch.zeros(n, 3, 32, 32, dtype=torch.uint8), torch.zeros(n).long(), spec, DEVICE)
+    batches = split.augmented(64, 0, "x", 0, Shard())
+
+    def epoch() -> None:
+        for step in range(n // 64):
+            images, labels = next(batches)
+            train_step(bench.model, images, labels, bench.optimizer, bench.nothing, step, None, bench.options.amp)
+
+    next(batches)
+    return seconds(epoch)
+
+
+def scale(quick: bool) -> Iterator[Row]:
+    """Cost per image as the data grow, and throughput as processes do."""
+    sizes = (512, 1024, 2048)
+    times = in_turn({str(n): (lambda n=n: epoch_seconds(n)) for n in sizes}, 2 if quick else 5)
+    for n in sizes[1:]:
+        per_image = [512 / n * ratio for ratio in ratios(times[str(n)], times["512"])]
+        yield row(f"scale: {n // 512} times the images: cost per image / of 512 images", per_image, "<= 1.1")
+    if len(os.sched_getaffinity(0)) > 1:
+        rounds = [(images_per_second(2), images_per_second(1)) for _ in range(1 if quick else 3)]
+        yield row("scale: two processes of one thread / one process: images/s", [two / one for two, one in rounds])
+
+
+def images_per_second(processes: int) -> float:
+    """Of a run of the program on the digits, as it reports it."""
+    words = """--dataset digits --arch resnet20 --method none --epochs 2 --batch_size 128 --lr 0.01 --seed 0
+        --device cpu"""
+    with tempfile.TemporaryDirectory() as cwd:
+        start = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}"] if processes > 1 else []
+        subprocess.run(
+            [sys.executable, *start, str(ROOT / "main.py"), *words.split()], cwd=cwd, check=True, capture_output=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        (report,) = Path(cwd).glob("Experiments/*/log/report.json")
+        return json.loads(report.read_text())["images_per_second"]["finetune"]
+
+
+PARTS = (penalty_overhead, training_speed, feeding, setup, what_pruning_buys, scale)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="two minutes: fewer networks, wider intervals")
+    parser.add_argument("--json", action="store_true", help="a list of {name, ratio, low, high, goal, met} on stdout")
+    parser.add_argument("--only", default="", metavar="WORD", help=f"of {', '.join(part.__name__ for part in PARTS)}")
+    asked = parser.parse_args()
+    rows, began = [], time.monotonic()
+    print(f"torch {torch.__version__}, {device_name()}, {torch.get_num_threads()} threads", file=sys.stderr)
+    for part in PARTS:
+        if asked.only not in part.__name__:
+            continue
+        for one in part(asked.quick):
+            rows.append(one)
+            print(f"{time.monotonic() - began:6.0f} s  {line(one)}", file=sys.stderr, flush=True)
+    print(json.dumps([asdict(one) for one in rows]) if asked.json else "\n".join(map(line, rows)))
+    return 0
+
+
+def device_name() -> str:
+    return torch.cuda.get_device_name() if DEVICE.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+
+
+def line(one: Row) -> str:
+    digits = 3 if one.ratio < 10 else 1
+    goal = f"  goal {one.goal}: {'met' if one.met else 'MISSED'}" if one.goal else ""
+    return f"{one.name:82} {one.ratio:7.{digits}f} [{one.low:.{digits}f}, {one.high:.{digits}f}]{goal}"
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main())

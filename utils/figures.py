@@ -3,8 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from utils.history import History
@@ -21,6 +19,9 @@ def norms_figure(history: History, kept: dict[str, Tensor], milestones: dict[str
         kept: layer name -> bool (groups,): what stayed, for the colours.
         milestones: text -> step, for dotted lines.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: not every command draws
+    from matplotlib.figure import Figure
+
     names = list(history.scores)
     shown = [names[i] for i in sorted({0, len(names) // 2, len(names) - 1})]
     figure = Figure(figsize=(4.2 * (len(shown) + 1), 4.4), layout="constrained")

@@ -18,7 +18,6 @@ from typing import Any, TextIO
 
 import torch
 import yaml
-from tensorboardX import SummaryWriter
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -158,6 +157,8 @@ class RunDir(Run):
         except OSError as error:
             raise ValueError(f"the run's directory {self.path} cannot be written: {error.strerror}") from None
         logging.getLogger().addHandler(handler)
+        from tensorboardX import SummaryWriter  # here: plans and wrong commands need not wait for it
+
         self._scalars = SummaryWriter(str(self.path / "log"))
 
     def say(self, text: str) -> None:
