@@ -56,6 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 processes = processes_wanted(options)
             except ValueError as error:
                 raise Wrong(str(error)) from error
+            if found and found.report:
+                if first:
+                    print(closing_table(found.report))
+                return 0
             if processes > 1:
                 return launch(__file__, argv, processes)
             job = prepare(options, notices, found, stop)
@@ -87,12 +91,9 @@ def prepare(
     """Everything that can be wrong with a command is found here, before anything is written.
 
     Returns:
-        What ``run`` needs; None where a plan, an evaluation or the table of a finished run was all that was asked for.
+        What ``run`` needs; None where a plan or an evaluation was all that was asked for.
     """
     try:
-        if found and found.report:
-            print(closing_table(found.report))
-            return None
         device = device_of(options.device, options.gpu)
         distributed.join(device, options.dist_backend)
         shard = distributed.shard()

@@ -13,6 +13,22 @@ Batch = tuple[Tensor, Tensor]  # images (batch, channels, size, size) float, lab
 FILLING = -100  # label of an image that only fills up a batch: F.cross_entropy leaves it out
 
 
+class Normalise:
+    """uint8 images -> float, per channel (pixel / 255 - mean) / std.
+
+    Args:
+        device: of the images.
+    """
+
+    def __init__(self, spec: DataSpec, device: torch.device):
+        std = torch.tensor(spec.std, device=device).view(-1, 1, 1)
+        self._scale = 1 / (255 * std)
+        self._shift = torch.tensor(spec.mean, device=device).view(-1, 1, 1) / std
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return images.float().mul_(self._scale).sub_(self._shift)
+
+
 class ArraySplit:
     """The training or the test half of a set.
 
@@ -24,9 +40,7 @@ class ArraySplit:
     def __init__(self, images: Tensor, labels: Tensor, spec: DataSpec, device: torch.device):
         self.images, self.labels = images.to(device), labels.to(device)
         self.spec, self.device = spec, device
-        std = torch.tensor(spec.std, device=device).view(-1, 1, 1)
-        self._scale = 1 / (255 * std)
-        self._shift = torch.tensor(spec.mean, device=device).view(-1, 1, 1) / std
+        self._normalise = Normalise(spec, device)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -56,9 +70,6 @@ class ArraySplit:
             ArraySplit(self.images[part.to(self.device)], self.labels[part.to(self.device)], self.spec, self.device)
             for part in (rest, out)
         )
-
-    def _normalise(self, images: Tensor) -> Tensor:
-        return images.float().mul_(self._scale).sub_(self._shift)
 
 
 def held_out(n_images: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:

@@ -1,17 +1,19 @@
 """Sets of image files, read by DataLoader workers through torchvision's transforms."""
 
 import os
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import default_loader
 
-from .arrays import FILLING, Batch, held_out
+from .arrays import FILLING, Batch, Normalise, held_out
 from .order import Shard, batches_of_indices
 from .spec import DataSpec
 
@@ -50,6 +52,16 @@ class BadImageError(ValueError):
     """A file that is no image, met when it is read."""
 
 
+@contextmanager
+def _numbers_from(seed: int) -> Iterator[None]:
+    """Random numbers within follow `seed`; those of the run are left alone, of which a worker process has none."""
+    state = None if get_worker_info() else torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    yield
+    if state is not None:
+        torch.set_rng_state(state)
+
+
 Key = tuple[int, int, bool]  # index, seed, and whether the image counts or only fills up
 
 
@@ -66,9 +78,13 @@ class _Files(Dataset):
             image = default_loader(path)
         except OSError as error:
             raise BadImageError(f"the image {path} cannot be read: {error}") from None
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with _numbers_from(seed):
             return self.transform(image), label if counts else FILLING
+
+
+def _leave_signals_to_the_program(worker: int) -> None:
+    """Ctrl-C goes to every process of a terminal; the program finishes its step, for which it needs its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class FolderSplit:
@@ -78,7 +94,8 @@ class FolderSplit:
         self.samples, self.spec, self.device = samples, spec, device
         # More workers than cores only take turns.
         self.workers = min(workers, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else workers)
-        finish = [transforms.ToTensor(), transforms.Normalize(spec.mean, spec.std)]
+        self._normalise = Normalise(spec, device)  # a batch at a time: workers pass bytes on, a quarter of the floats
+        finish = [transforms.PILToTensor()]
         if spec.size > 64:
             train = [transforms.RandomResizedCrop(spec.size)]
             test = [transforms.Resize(spec.size * 256 // 224), transforms.CenterCrop(spec.size)]
@@ -120,10 +137,12 @@ class FolderSplit:
             batch_sampler=keys,
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
+            worker_init_fn=_leave_signals_to_the_program,
             generator=torch.Generator(),  # else the workers' seed is drawn from the global one
         )
         try:
             for images, labels in loader:
-                yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+                images, labels = (part.to(self.device, non_blocking=True) for part in (images, labels))
+                yield self._normalise(images), labels
         except BadImageError as error:  # a worker's comes with its traceback in the text
             raise BadImageError(str(error).strip().splitlines()[-1].split("BadImageError: ")[-1]) from None

@@ -196,6 +196,13 @@ def test_a_checkpoint_outside_of_a_run_directory_goes_on_in_a_new_one(half, tmp_
     assert ran.report["acc1_last"] == whole.report["acc1_last"]
 
 
+def test_the_starting_weights_are_no_state_to_go_on_with(tiny, tmp_path):
+    ran = run_program(tmp_path / "run", *words_for(tiny, "L1"), "--save_init_model")
+    refused = run_program(tmp_path / "run", "--resume_path", ran.weights("checkpoint_init"))
+    assert refused.code == 2
+    assert "before the first step" in refused.err
+
+
 def test_auto_starts_where_there_is_nothing_and_prints_the_table_of_what_is_finished(tiny, tmp_path):
     words = [*words_for(tiny, "L1"), "--resume_path", "auto"]
     first = run_program(tmp_path / "run", *words)

@@ -141,6 +141,10 @@ def _state(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file} holds a network, not the state of a run; see --directly_ft_weights")
     if "record" not in saved:
         raise ValueError(f"{file} is of an older version of this program and cannot be gone on with")
+    if saved["phase"] == "prune" and not saved["pruner"]:
+        raise ValueError(
+            f"{file} is from before the first step; give it to --base_model_path to start from its weights"
+        )
     return saved
 
 
