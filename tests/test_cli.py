@@ -722,3 +722,15 @@ def test_a_learning_rate_schedule_without_blanks_is_read_from_a_file(tmp_path):
     assert options.lr_ft == "{0:0.1,30:0.01}"
     assert options.stage_pr == "[0,0.5,0.5,0.5,0]"
     assert not notices
+
+
+@pytest.mark.slow
+def test_compiled_training_comes_to_what_eager_training_does(sets, tmp_path):
+    words = command(sets, "GReg-1", *SINGLE_BRANCH, "--amp", "none", "--no-channels_last")
+    eager = run_program(tmp_path / "eager", *words)
+    compiled = run_program(tmp_path / "compiled", *words, "--compile")
+    assert compiled.code == 0
+    assert compiled.report["iterations"] == eager.report["iterations"]
+    one, other = (ran.load("checkpoint")["model"] for ran in (eager, compiled))
+    for key, value in one.items():
+        torch.testing.assert_close(other[key], value, rtol=1e-3, atol=1e-4)
