@@ -34,6 +34,8 @@ def join(device: torch.device, backend: str | None = None) -> None:
         backend: None: nccl on GPUs, gloo elsewhere.
     """
     if under_torchrun() and not dist.is_initialized():
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # where nccl sends objects from
         name = backend or ("nccl" if device.type == "cuda" else "gloo")
         dist.init_process_group(name, timeout=PATIENCE, device_id=device if name == "nccl" else None)
 
