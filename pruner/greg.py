@@ -223,8 +223,9 @@ class GReg(Pruner):
         """
         for weight in self._blocked:
             weight.grad.zero_()
-        for layer, spread in zip(self.layers, self._spread, strict=True):
-            layer.weight.grad.addcmul_(layer.weight, spread)
+        if self.layers:
+            weights = [layer.weight for layer in self.layers]
+            torch._foreach_addcmul_([weight.grad for weight in weights], weights, self._spread)
 
     def kept(self) -> dict[str, Tensor]:
         return {layer.name: layer.kept for layer in self.layers}
