@@ -29,7 +29,7 @@ from utils.parsers import about
 from utils.planning import Planned, plan_notes, plan_run, refuse_untrained
 from utils.report import report_of
 from utils.resume import Found, settings
-from utils.run import LATEST, Run, RunDir, close_log, open_log
+from utils.run import LATEST, Run, RunDir, close_log, open_log, show
 from utils.speed import laid_out, resolved
 from utils.stopping import Stop, Stopped
 from utils.tables import closing_table, evaluation_table, plan_table
@@ -56,9 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 processes = processes_wanted(options)
             except ValueError as error:
                 raise Wrong(str(error)) from error
+            open_log(options.screen_print, quiet=not first)
             if found and found.report:
-                if first:
-                    print(closing_table(found.report))
+                show(closing_table(found.report))
                 return 0
             if processes > 1:
                 return launch(__file__, argv, processes)
@@ -98,7 +98,6 @@ def prepare(
         distributed.join(device, options.dist_backend)
         shard = distributed.shard()
         options = resolved(replace(options, seed=distributed.from_first(options.seed)), device)
-        open_log(options.screen_print, quiet=shard.rank > 0)
         with about("data_path"):
             spec = describe(options.dataset, options.data_path)
         notices += device_notices(device, options.gpu) + family_notice(options, spec)
@@ -110,7 +109,7 @@ def prepare(
         if options.plan:
             say_notices(notices)
             notes = plan_notes(options, planned.plan)
-            print(plan_table(planned.values, notes) if options.plan == "text" else json.dumps(planned.values))
+            show(plan_table(planned.values, notes) if options.plan == "text" else json.dumps(planned.values))
             for note in notes if options.plan == "json" else []:
                 log.warning("note: %s", note)
             return None
@@ -138,8 +137,9 @@ def prepare(
 def loaders(options: Options, device: torch.device, shard: Shard) -> Data:
     with about("data_path"):
         return build_loaders(
-            options.dataset, options.data_path, options.seed, options.workers, device, options.val_fraction, shard
-        )
+            options.dataset, options.data_path, options.seed, options.workers, device, options.val_fraction, shard,
+            options.train_images,
+        )  # fmt: skip
 
 
 def refuse_other_images(data: Data, resumed: dict) -> None:
@@ -267,7 +267,7 @@ def print_evaluation(options: Options, spec: DataSpec, device: torch.device) -> 
     data = loaders(options, device, distributed.shard())
     accuracy = evaluate(model, data.test_batches())
     cost = cost_of(model, spec.channels, spec.size)
-    print(evaluation_table(start.source, spec.name, accuracy, cost, start.masks))
+    show(evaluation_table(start.source, spec.name, accuracy, cost, start.masks))
 
 
 if __name__ == "__main__":

@@ -91,8 +91,13 @@ def build_loaders(
     device: torch.device,
     val_fraction: float = 0.0,
     shard: Shard | None = None,
+    train_images: int | None = None,
 ) -> Data:
     """Read the set; arrays go to `device` whole.
+
+    Args:
+        val_fraction: of the training images, the part that is held out.
+        train_images: how many training images there shall be, drawn by `seed`; None: all.
 
     Raises:
         ValueError: the data cannot be had or are not as they should be; says what to do.
@@ -103,10 +108,13 @@ def build_loaders(
         splits = [ArraySplit(images, labels, spec, device) for images, labels in (train, test)]
     else:
         splits = [FolderSplit(samples, spec, device, workers) for samples in (train, test)]
-    val = None
+    val, n_images = None, len(splits[0])
+    if train_images and train_images > n_images:
+        raise ValueError(f"--train_images {train_images}: {spec.name} has {n_images}")
+    if train_images:
+        splits[0], n_images = splits[0].held_out(n_images - train_images, seed)[0], train_images
     if val_fraction:
-        n_images = len(splits[0])
-        splits[0], val = splits[0].held_out(val_fraction, seed)
+        splits[0], val = splits[0].held_out(round(val_fraction * n_images), seed)
         if not len(val):
             raise ValueError(f"--val_fraction {val_fraction:g} of {n_images} training images is none")
     processes = shard.of if shard else 1

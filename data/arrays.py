@@ -63,19 +63,18 @@ class ArraySplit:
         for some, of_some in zip(images.split(batch_size), labels.split(batch_size), strict=True):
             yield self._normalise(some), of_some
 
-    def held_out(self, fraction: float, seed: int) -> "tuple[ArraySplit, ArraySplit]":
-        """What stays, and a random `fraction` of the images."""
-        out, rest = held_out(len(self), fraction, seed)
+    def held_out(self, n_out: int, seed: int) -> "tuple[ArraySplit, ArraySplit]":
+        """What stays, and `n_out` images drawn at random."""
+        out, rest = held_out(len(self), n_out, seed)
         return tuple(
             ArraySplit(self.images[part.to(self.device)], self.labels[part.to(self.device)], self.spec, self.device)
             for part in (rest, out)
         )
 
 
-def held_out(n_images: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices of the ``round(fraction · n)`` images held out and of the others, each in order."""
+def held_out(n_images: int, n_out: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of the `n_out` images held out and of the others, each in order."""
     order = torch.randperm(n_images, generator=generator_for(seed, "held out"))
-    n_out = round(fraction * n_images)
     return order[:n_out].sort().values, order[n_out:].sort().values
 
 

@@ -123,9 +123,9 @@ class FolderSplit:
         indices = torch.arange(len(self))[shard.part(len(self))]
         return self._load(self._test, [[(i, 0, True) for i in part.tolist()] for part in indices.split(batch_size)])
 
-    def held_out(self, fraction: float, seed: int) -> "tuple[FolderSplit, FolderSplit]":
-        """What stays, and a random `fraction` of the images."""
-        out, rest = held_out(len(self), fraction, seed)
+    def held_out(self, n_out: int, seed: int) -> "tuple[FolderSplit, FolderSplit]":
+        """What stays, and `n_out` images drawn at random."""
+        out, rest = held_out(len(self), n_out, seed)
         return tuple(
             FolderSplit([self.samples[i] for i in part.tolist()], self.spec, self.device, self.workers)
             for part in (rest, out)

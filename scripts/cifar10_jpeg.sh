@@ -27,4 +27,4 @@ python main.py "${cut[@]}" --method GReg-2 "${greg[@]}" --reg_granularity_pick 0
     --project "jpeg-$stamp-GReg-2" "$@"
 # As many steps of training as GReg takes in all, so that training time alone is not credited to the method.
 python main.py "${cut[@]}" --method L1 --epochs 4 --lr_ft 0:0.01,3:0.001 --project "jpeg-$stamp-L1-longer" "$@"
-python scripts/results.py Experiments/jpeg-"$stamp"-*
+python scripts/compare.py Experiments/jpeg-"$stamp"-*

@@ -23,5 +23,5 @@ python main.py "${cut[@]}" --method GReg-2 --batch_size_prune 32 --lr_prune 0.01
     --reg_granularity_pick 0.01 --reg_upper_limit_pick 0.2 --reg_granularity_prune 0.06 --reg_upper_limit 10 \
     --stabilize_reg_interval 60 --print_interval 50 --project "demo-$stamp-GReg-2" "$@"
 echo
-python scripts/results.py Experiments/demo-"$stamp"-*
+python scripts/compare.py Experiments/demo-"$stamp"-*
 echo "figure: $(ls Experiments/demo-"$stamp"-GReg-2_*/log/filter_norms.png)"

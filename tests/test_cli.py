@@ -497,6 +497,15 @@ def test_images_can_be_held_out_for_choosing_the_best_epoch(sets, tmp_path):
     assert "held out" in ran.log
 
 
+def test_a_part_of_the_training_images_is_enough(sets, tmp_path):
+    words = command(sets, "none", "lenet5", "", "--train_images", "20", "--val_fraction", "0.25", "--batch_size", "5")
+    plan = json.loads(run_program(tmp_path, *words, "--plan=json").out)
+    ran = run_program(tmp_path, *words)
+    assert plan["iterations"]["finetune"] == ran.report["iterations"]["finetune"] == 3  # 15 images, 5 are held out
+    assert ran.report["train_images"] == 15
+    assert ran.load("checkpoint")["record"]["images"] == (15, 24)
+
+
 def test_speed_is_decided_once_and_written_down(sets, tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "has_bf16_arithmetic", lambda: True)
     ran = run_program(tmp_path, *command(sets, "L1", *RESIDUAL, "--save_interval", "1"))

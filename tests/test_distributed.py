@@ -228,6 +228,12 @@ def test_the_program_starts_itself_in_two_processes(tiny, tmp_path):
     assert re.search(r'"processes": 2', (run_dir / "log" / "report.json").read_text())
 
 
+@pytest.mark.parametrize("how", ["--plan", "--plan=json"])
+def test_of_several_processes_one_speaks(how, tiny, tmp_path):
+    ran = launched(tmp_path / "run", *words_for(tiny, "L1", how))
+    assert (ran.returncode, ran.stdout.count("FLOPs") + ran.stdout.count('"flops1"')) == (0, 1 + (how == "--plan"))
+
+
 def test_a_wrong_command_is_one_line_and_exit_code_2_in_several_processes_too(tiny, tmp_path):
     ran = launched(tmp_path / "run", *words_for(tiny, "L1", "--stage_pr", "[99:0.5]"))
     assert ran.returncode == 2

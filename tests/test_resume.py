@@ -213,6 +213,13 @@ def test_auto_starts_where_there_is_nothing_and_prints_the_table_of_what_is_fini
     assert {path: path.stat().st_mtime_ns for path in second.run_dir.rglob("*")} == written
 
 
+def test_the_settings_that_a_run_leaves_behind_repeat_it(tiny, tmp_path):
+    first = run_program(tmp_path / "first", *words_for(tiny, "L1"), "--resume_path", "auto")
+    again = run_program(tmp_path / "again", "--config", first.run_dir / "log" / "params.yaml")
+    assert (again.code, again.report["acc1_best"]) == (0, first.report["acc1_best"])
+    assert again.run_dir != first.run_dir
+
+
 def test_auto_finds_the_run_without_a_seed_being_given(tiny, tmp_path, monkeypatch):
     words = words_for(tiny, "GReg-1")
     at = words.index("--seed")

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from utils.files import replacing
 from utils.foreign import read_pickled, read_safetensors
 
 log = logging.getLogger(__name__)
@@ -18,7 +19,7 @@ VERSION = 2  # 1 lacked what a run had measured so far, and cannot be gone on wi
 
 
 def save(path: Path, content: dict[str, Any], previous: Path | None = None) -> None:
-    """Write beside `path`, then rename over it, so that a killed run leaves the old file or the new one.
+    """A checkpoint at `path`: the old file or the new one, whenever the run is killed.
 
     Args:
         previous: where the file that was there goes, once the new one is on the disk.
@@ -26,24 +27,12 @@ def save(path: Path, content: dict[str, Any], previous: Path | None = None) -> N
     Raises:
         OSError: it cannot be written (a full disk, say); the old files are as they were.
     """
-    beside = path.with_name(path.name + ".part")
     try:
-        with open(beside, "wb") as file:
+        with replacing(path, previous) as file:
             torch.save({"version": VERSION, **content}, file)
-            file.flush()
-            os.fsync(file.fileno())
     except (OSError, RuntimeError) as error:  # torch's writer says RuntimeError where the disk is full
-        beside.unlink(missing_ok=True)
         reason = error.strerror if isinstance(error, OSError) else _reason(error)
         raise OSError(f"{path} could not be written: {reason}; what was saved before is intact") from error
-    if previous and path.exists():
-        os.replace(path, previous)
-    os.replace(beside, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the new name, too, is on the disk before the run goes on
-    finally:
-        os.close(folder)
 
 
 def _reason(error: RuntimeError) -> str:

@@ -37,15 +37,13 @@ def make_cut(model: nn.Module, data: Data, pruner: Pruner, planned: Planned, ima
         this_run.tested("before the cut", steps, around.before_cut)
     if options.report_latency:
         around.latency["dense"] = latency_of(model, data.spec.channels, data.spec.size)
-    images = next(iter(data.test_batches()))[0][:CHECKED]
-    expected = outputs_of(model, lambda: silenced(model, kept, plan.kind, images))
-    masks = cut(model, kept, plan.kind, image)
-    laid_out(model, options)
-    if options.report_latency:
-        around.latency["cut"] = latency_of(model, data.spec.channels, data.spec.size)
-    refuse_another_network(outputs_of(model, lambda: model(images)), expected)
-    this_run.cut_made({} if masks else kept, masks)
     if plan.pruned:
+        images = next(iter(data.test_batches()))[0][:CHECKED]
+        expected = outputs_of(model, lambda: silenced(model, kept, plan.kind, images))
+        masks = cut(model, kept, plan.kind, image)
+        laid_out(model, options)
+        refuse_another_network(outputs_of(model, lambda: model(images)), expected)
+        this_run.cut_made({} if masks else kept, masks)
         around.after_cut = evaluate(model, data.test_batches())
         around.acc1_after_cut_bn = reestimated_acc1(model, data)
         this_run.tested("after the cut", steps, around.after_cut)
@@ -57,6 +55,8 @@ def make_cut(model: nn.Module, data: Data, pruner: Pruner, planned: Planned, ima
         )
         if lost > 1:
             log.warning("notice: re-estimated, the cut cost %.2f points: what was cut still mattered", lost)
+    if options.report_latency:
+        around.latency["cut"] = latency_of(model, data.spec.channels, data.spec.size)
     if options.model_noise_num:
         std, copies = options.model_noise_std, options.model_noise_num
         around.noisy_ensemble_acc1 = noisy_ensemble_acc1(model, data, std, copies, options.seed)

@@ -1,7 +1,8 @@
 """The network that a run starts from, with its weights."""
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -58,14 +59,9 @@ def _from_file(options: Options, spec: DataSpec, pattern: str) -> Start:
     path = checkpoint.find_one(pattern)
     saved = checkpoint.read(path, options.trust_checkpoint)
     if "options" in saved:
-        found, here = saved["data"], (spec.classes, spec.channels, spec.size)
         if saved["options"]["arch"] != options.arch:
             raise ValueError(f"{path} holds a {saved['options']['arch']}, not a {options.arch}: see --arch")
-        if (found["classes"], found["channels"], found["size"]) != here:
-            was = tuple(found[key] for key in ("classes", "channels", "size"))
-            raise ValueError(
-                f"{path} was made for {found['name']}: classes, channels and size {was}; {spec.name} has {here}"
-            )
+        _refuse_other_images(saved, spec, path)
         if saved["options"]["not_use_bn"] != options.not_use_bn:
             raise ValueError(f"{path} and this command differ in --not_use_bn")
         pruned = checkpoint.is_pruned(saved)
@@ -87,11 +83,16 @@ def network_of_run(saved: dict, spec: DataSpec, source: str) -> Start:
     Raises:
         ValueError: it was made for other images than `spec`'s.
     """
-    found = {key: saved["data"][key] for key in ("classes", "channels", "size")}
-    here = {key: getattr(spec, key) for key in found}
-    if found != here:
-        raise ValueError(f"{source} was made for images of {saved['data']['name']}, {found}; here are {here}")
+    _refuse_other_images(saved, spec, source)
     return Start(rebuild(saved), source, checkpoint.is_pruned(saved), saved["kept"], saved["masks"])
+
+
+def _refuse_other_images(saved: dict, spec: DataSpec, source: str | Path) -> None:
+    was, here = (tuple(of[key] for key in ("classes", "channels", "size")) for of in (saved["data"], asdict(spec)))
+    if was != here:
+        raise ValueError(
+            f"{source} was made for {saved['data']['name']}: classes, channels and size {was}; {spec.name} has {here}"
+        )
 
 
 def family_notice(options: Options, spec: DataSpec) -> list[str]:

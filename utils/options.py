@@ -175,6 +175,9 @@ class Options:
     lr: float = flag(0.1, number(0), "learning rate of plain training, and of Adam for lenet*", "--learning-rate")
     momentum: float = flag(0.9, number(0), "of SGD")
     wd: float = flag(1e-4, number(0), "weight decay γ", "--weight-decay", "--weight_decay")
+    train_images: int | None = flag(
+        None, integer(1), "train on this many of the training images, drawn by --seed (default: all)"
+    )
     val_fraction: float = flag(
         0.0, share, "hold out this part of the training set, and choose the best epoch on it, not on the test set"
     )

@@ -30,6 +30,7 @@ def report_of(
         "arch": options.arch,
         "dataset": options.dataset,
         "data_name": spec.name,
+        "train_images": record.images[0],
         "wg": options.wg,
         "stage_pr": options.stage_pr,
         "seed": options.seed,

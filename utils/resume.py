@@ -13,8 +13,6 @@ from utils.options import Options, build, differences, from_plain, notices_on, r
 from utils.parsers import about
 from utils.run import LATEST, PARAMS, PREVIOUS, REPORT, folder_of_runs, project_of
 
-OF_ITS_OWN = ("plan", "evaluate", "resume_path")  # settings that say what a command does, not what a run is
-
 DECIDED = ("seed", "amp", "channels_last", "cuda_graph")  # by the program where nobody asked: once for a run
 
 
@@ -39,7 +37,8 @@ class Found:
 def settings(argv: Sequence[str]) -> tuple[Options, list[str], Found | None]:
     """Options, notices, and the run that ``--resume_path`` finds.
 
-    With a path, the settings of that run are the defaults. With ``auto`` the command is that of a start.
+    With a path, the settings of that run are the defaults. With ``auto`` the command is that of a start. The options
+    are those of the run: ``--resume_path`` is not among them, so that they can be given to another.
 
     Raises:
         ValueError: the command is wrong, there is nothing to go on with there, or settings differ that change the
@@ -55,7 +54,8 @@ def settings(argv: Sequence[str]) -> tuple[Options, list[str], Found | None]:
     else:
         with about("resume_path"):
             options, found = _named(given, wanted)
-    return options, notices_on(options, typed) + (found.notices if found else []), found
+    notices = notices_on(options, typed) + (found.notices if found else [])
+    return replace(options, resume_path=None), notices, found
 
 
 def _auto(given: dict[str, str]) -> tuple[Options, Found | None]:
@@ -65,11 +65,11 @@ def _auto(given: dict[str, str]) -> tuple[Options, Found | None]:
     runs = sorted((run for run in runs if name.fullmatch(run.name)), key=lambda run: run.name[-15:], reverse=True)
     differing = {}
     for run in runs:
-        stored = _settings_of(run)
+        stored = read_settings(run / PARAMS)
         same = build({name: stored[name] for name in DECIDED if name in stored} | _typed(given))
         differing[run] = differences(same, build(stored))
         if not differing[run]:
-            return same, _open(run, same)
+            return same, _open(run, same, stored)
     if runs:
         raise ValueError(
             f"--resume_path auto: {runs[0]} was made with other settings: {', '.join(differing[runs[0]])}; "
@@ -83,14 +83,15 @@ def _named(given: dict[str, str], wanted: str) -> tuple[Options, Found]:
     if path.is_dir():
         if not (path / PARAMS).is_file():
             raise ValueError(f"{path} is no run's directory: it has no {PARAMS}")
-        stored = _settings_of(path)
+        stored = read_settings(path / PARAMS)
         options = _unchanged(given, stored, path)
-        return options, _open(path, options)
+        return options, _open(path, options, stored)
     saved = _state(path)
     run = path.parent.parent
     inside = (run / PARAMS).is_file()
-    options = _unchanged(given, _settings_of(run) if inside else from_plain(saved["options"]), path)
-    report = _report(run, options) if inside else None
+    stored = read_settings(run / PARAMS) if inside else from_plain(saved["options"])
+    options = _unchanged(given, stored, path)
+    report = _report(run, options, stored) if inside else None
     return options, Found(run if inside else None, path, saved, report)
 
 
@@ -105,12 +106,7 @@ def _one(pattern: str) -> Path:
     return Path(found[0])
 
 
-def _settings_of(run: Path) -> dict[str, str]:
-    return {key: value for key, value in read_settings(run / PARAMS).items() if key not in OF_ITS_OWN}
-
-
 def _unchanged(given: dict[str, str], stored: dict[str, str], path: Path) -> Options:
-    stored = {key: value for key, value in stored.items() if key not in OF_ITS_OWN}
     options = build(stored | _typed(given))
     differing = differences(options, build(stored))
     if differing:
@@ -118,14 +114,14 @@ def _unchanged(given: dict[str, str], stored: dict[str, str], path: Path) -> Opt
     return options
 
 
-def _open(run: Path, options: Options) -> Found:
+def _open(run: Path, options: Options, stored: dict[str, str]) -> Found:
     """The run's newest checkpoint that can be read."""
     files = [run / "weights" / f"{name}.pth" for name in (LATEST, PREVIOUS)]
     files = [file for file in files if file.exists()]
     wrong = []
     for file in files:
         try:
-            found = Found(run, file, _state(file), _report(run, options))
+            found = Found(run, file, _state(file), _report(run, options, stored))
         except ValueError as error:
             wrong.append(str(error))
             continue
@@ -153,8 +149,8 @@ def _typed(given: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in given.items() if value != "auto" or name not in DECIDED}
 
 
-def _report(run: Path, options: Options) -> dict[str, Any] | None:
+def _report(run: Path, options: Options, stored: dict[str, str]) -> dict[str, Any] | None:
     """The report of a run that has nothing left to do; epochs may have been added."""
-    if not (run / REPORT).is_file() or options.epochs > int(_settings_of(run)["epochs"]):
+    if not (run / REPORT).is_file() or options.epochs > int(stored["epochs"]):
         return None
     return json.loads((run / REPORT).read_text())

@@ -25,6 +25,7 @@ from data import DataSpec
 from pruner import Pruner
 from utils import checkpoint
 from utils.distributed import gather
+from utils.files import write_text
 from utils.options import Options, to_plain
 from utils.record import TESTED, Record
 from utils.stopping import Stop
@@ -66,6 +67,11 @@ def close_log() -> None:
         if isinstance(handler, _Screen) or getattr(handler, "of_run", False):
             root.removeHandler(handler)
             handler.close()
+
+
+def show(text: str) -> None:
+    """Lines for the reader, on the screen and in the log; of several processes only the first one's are seen."""
+    log.log(SHOW, text)
 
 
 class Run:
@@ -162,7 +168,7 @@ class RunDir(Run):
         self._scalars = SummaryWriter(str(self.path / "log"))
 
     def say(self, text: str) -> None:
-        log.log(SHOW, text)
+        show(text)
 
     def weights(self, name: str) -> Path:
         return self.path / "weights" / f"{name}.pth"
@@ -254,13 +260,6 @@ class _LogFile(logging.FileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         raise
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file or leave what is there."""
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text)
-    os.replace(beside, path)
 
 
 def lock(path: Path) -> TextIO:

@@ -18,7 +18,10 @@ def plan_values(
     options: Options, spec: DataSpec, plan: Plan, before: Cost, after: Cost, schedule: Schedule | None
 ) -> dict[str, Any]:
     """What would happen, as plain values: the object of ``--plan=json``."""
-    fine_tuning = None if spec.train_images is None else steps_per_epoch(spec.train_images, options.batch_size)
+    n_images = options.train_images or spec.train_images
+    if n_images is not None:
+        n_images -= round(options.val_fraction * n_images)
+    fine_tuning = None if n_images is None else steps_per_epoch(n_images, options.batch_size)
     values = {
         "method": options.method,
         "arch": options.arch,

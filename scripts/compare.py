@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""One table of finished runs, a column each: python scripts/results.py Experiments/RUN..."""
+"""One table of finished runs, a column each: python scripts/compare.py Experiments/RUN..."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ def main(run_dirs: list[str]) -> int:
     for run_dir in run_dirs:
         file = Path(run_dir) / "log" / "report.json"
         if not file.is_file():
-            print(f"results.py: error: no {file}; the run has not finished", file=sys.stderr)
+            print(f"compare.py: error: no {file}; the run has not finished", file=sys.stderr)
             return 2
         reports.append(json.loads(file.read_text()))
     print(results_table(reports))
