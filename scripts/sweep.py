@@ -11,6 +11,7 @@ The grid is YAML:
     experiments:
       schedule:                   # one run for each combination of the axes, the first axis outermost
         flags: --dataset npz --data_path {images} --arch resnet20 --stage_pr [0,{ratio},{ratio},{ratio},0] --seed {seed}
+        keep: log/mag_*.npz       # more files of each run to take to the results
         axes:
           seed: [0, 1, 2]
           ratio: [0.5, 0.9]       # a list: what stands for {ratio}
@@ -54,12 +55,14 @@ class Cell:
         axes: axis -> its value or name here.
         program: what runs it, relative to the repository.
         flags: of the program, complete but for how the run is named and resumed.
+        keep: pattern of files of the run's directory that go to the results beside its report; empty: none.
     """
 
     experiment: str
     axes: dict[str, str]
     program: str
     flags: list[str]
+    keep: str = ""
 
     @property
     def name(self) -> str:
@@ -100,7 +103,8 @@ def cells_of_one(name: str, experiment: dict, values: dict[str, str]) -> Iterato
         here = dict(zip(axes, chosen, strict=True))
         added = [axes[axis][value] for axis, value in here.items()]
         flags = " ".join(fill(text, values | here, name) for text in (experiment["flags"], *added))
-        yield Cell(name, here, experiment.get("program", "main.py"), shlex.split(flags))
+        program, keep = experiment.get("program", "main.py"), experiment.get("keep", "")
+        yield Cell(name, here, program, shlex.split(flags), keep)
 
 
 def as_names(choices: list | dict) -> dict[str, str]:
@@ -202,12 +206,16 @@ class Sweep:
         return f"{cell.name}: exit code {ended.returncode} after {took}: {complaint}"
 
     def _fetch(self, cell: Cell) -> dict:
-        """The report of a finished run, copied to the results with the command that repeats it."""
+        """The report of a finished run, copied to the results; where this machine keeps its files is left out."""
         reports = Path("Experiments").glob(f"{cell.project}_SERVER*/log/report.json")
         newest = max(reports, key=lambda file: file.stat().st_mtime)
-        report = json.loads(newest.read_text()) | {"command": shlex.join([cell.program, *cell.flags])}
+        report = json.loads(newest.read_text())
+        if report["base_model"] and Path(report["base_model"]).is_absolute():
+            report["base_model"] = Path(report["base_model"]).name
         target = cell.report(self.results)
         target.parent.mkdir(parents=True, exist_ok=True)
+        for file in newest.parents[1].glob(cell.keep) if cell.keep else ():
+            shutil.copy(file, target.parent)
         write_text(target, json.dumps(report, indent=1) + "\n")
         return report
 

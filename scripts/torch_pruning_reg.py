@@ -107,9 +107,8 @@ class TorchPruning(Pruner):
             self._peer.group_reg[group] = state["reg"][name]
 
 
-PRUNERS["Torch-Pruning"] = TorchPruning
-
 if __name__ == "__main__":
+    PRUNERS["Torch-Pruning"] = TorchPruning
     from main import main  # after the method is there to choose
 
     sys.exit(main())

@@ -1,0 +1,242 @@
+#!/usr/bin/env python3
+"""Write RESULTS.md, its tables and its pictures from the reports in results/: python scripts/results.py
+
+The prose is scripts/results_template.md; a line ``{{name}}`` there becomes the table of that name, which is also
+written to results/name.csv. The reports are those that scripts/sweep.py has made by scripts/evidence.yaml; runs that
+have none are counted at the end of the page. The same reports give the same bytes.
+"""
+
+import csv
+import io
+import json
+import re
+import statistics
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":  # run as a file, from anywhere
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import yaml
+
+from scripts.results_figures import draw
+from scripts.sweep import Cell, cells_of
+from utils.files import write_text
+
+ROOT = Path(__file__).resolve().parent.parent
+GRID, TEMPLATE, ROWS = (ROOT / "scripts" / name for name in ("evidence.yaml", "results_template.md", "paper_rows.yaml"))
+RESULTS = ROOT / "results"
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A figure of a run; over seeds its mean and standard deviation (n - 1) are shown.
+
+    Attributes:
+        of: report -> the figure, or None where there is none.
+        show: how a number is written.
+    """
+
+    title: str
+    of: Callable[[Report], float | None]
+    show: str = "{:.2f}"
+
+
+def acc(title: str, key: str) -> Column:
+    return Column(title, lambda report: report[key])
+
+
+def lost(report: Report) -> float | None:
+    before, after = report["acc1_before_cut_bn"], report["acc1_after_cut_bn"]
+    return None if before is None else before - after
+
+
+def smallest_gap(report: Report) -> float | None:
+    return min(report["gap"].values(), default=None)
+
+
+def mean_of(key: str) -> Callable[[Report], float | None]:
+    """Of the comparison with L1's pick, over the layers."""
+
+    def mean(report: Report) -> float | None:
+        found = [values[key] for values in report["l1_comparison"].values()]
+        return statistics.fmean(found) if found else None
+
+    return mean
+
+
+def percent_gone(before: str, after: str) -> Callable[[Report], float]:
+    return lambda report: 100 * (1 - report[after] / report[before])
+
+
+def steps(*phases: str) -> Callable[[Report], float]:
+    return lambda report: sum(report["iterations"].get(phase, 0) for phase in phases)
+
+
+AROUND = [
+    acc("before the cut, raw", "acc1_before_cut"),
+    acc("after, raw", "acc1_after_cut"),
+    acc("before, re-estimated", "acc1_before_cut_bn"),
+    acc("after, re-estimated", "acc1_after_cut_bn"),
+    Column("lost, re-estimated", lost),
+]
+CUT = [*AROUND, Column("smallest gap", smallest_gap, "{:.0f}")]
+TUNED = [acc("best epoch (on test)", "acc1_best"), acc("last epoch", "acc1_last")]
+STEPS = [
+    Column("steps before the cut", steps("update", "stabilise"), "{:.0f}"),
+    Column("steps of fine-tuning", steps("finetune"), "{:.0f}"),
+]
+COST = [
+    Column("speedup", lambda report: report["speedup"], "{:.2f}x"),
+    Column("params gone, %", percent_gone("params_before", "params_after")),
+    Column("with batch-norm, %", percent_gone("params_with_bn_before", "params_with_bn_after")),
+    Column("hours", lambda report: sum(report["seconds"].values()) / 3600, "{:.3f}"),
+]
+ZEROS = Column("zeros, %", lambda report: 100 * report["sparsity"] if "sparsity" in report else None)
+PICK = [
+    Column("pick shared with L1, %", lambda r: None if (v := mean_of("overlap")(r)) is None else 100 * v, "{:.1f}"),
+    Column("Kendall's τ to the start", mean_of("kendall"), "{:.3f}"),
+    Column("Spearman's ρ", mean_of("spearman"), "{:.3f}"),
+]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Attributes:
+    experiments: of the grid, one below the other.
+    without: methods that are left out.
+    """
+
+    experiments: tuple[str, ...]
+    columns: list[Column]
+    without: tuple[str, ...] = ()
+
+
+TABLES = {
+    "base": Table(("base",), [acc("as it came", "acc1_base"), *TUNED, Column("steps", steps("finetune"), "{:.0f}")]),
+    "cut": Table(("schedule", "torch-pruning"), [*CUT, STEPS[0]], without=("L1-longer", "scratch")),  # cut as L1's
+    "lambda": Table(("lambda",), CUT),
+    "length": Table(("length",), [STEPS[0], *CUT]),
+    "schedule": Table(("schedule",), [*TUNED, *STEPS, *COST]),
+    "proportion": Table(("proportion",), [*CUT, *TUNED]),
+    "schedule56": Table(("schedule56",), [*TUNED, *STEPS, *COST]),
+    "cut56": Table(("schedule56",), CUT, without=("L1-longer", "scratch")),
+    "lr": Table(("lr",), TUNED),
+    "importance": Table(("importance",), [*PICK, *AROUND[2:], *TUNED]),
+    "tiny": Table(("tiny-base", "tiny"), [*AROUND[2:], *TUNED, *COST]),
+    "unstructured": Table(("unstructured",), [*AROUND, *TUNED, ZEROS]),
+}
+
+
+def reports_of(cells: Iterable[Cell], results: Path) -> dict[str, list[tuple[dict[str, str], Report]]]:
+    """Experiment -> axes and report of every run that has one, in the order of the grid."""
+    found: dict[str, list[tuple[dict[str, str], Report]]] = {}
+    for cell in cells:
+        here = found.setdefault(cell.experiment, [])
+        if cell.report(results).exists():
+            here.append((cell.axes, json.loads(cell.report(results).read_text())))
+    return found
+
+
+def rows_of(table: Table, reports: dict[str, list[tuple[dict[str, str], Report]]]) -> list[list[str]]:
+    """Header and rows; runs that differ in their seed alone share a row."""
+    groups: dict[tuple[str, ...], list[Report]] = {}
+    for experiment in table.experiments:
+        for axes, report in reports.get(experiment, []):
+            axes = {"method": report["method"]} | axes
+            if axes["method"] in table.without:
+                continue
+            groups.setdefault(tuple(axes.get(axis, "") for axis in AXES), []).append(report)
+    # An axis on which the runs do not differ is not worth a column.
+    named = [i for i in range(len(AXES)) if len({group[i] for group in groups}) > 1]
+    columns = [
+        c for c in table.columns if any(c.of(report) is not None for group in groups.values() for report in group)
+    ]
+    rows = [[*(TITLES.get(AXES[i], AXES[i]) for i in named), "seeds", *(column.title for column in columns)]]
+    for group, members in sorted(groups.items(), key=lambda item: [*map(rank, item[0])]):
+        rows.append([*(group[i] for i in named), str(len(members)), *(shown(column, members) for column in columns)])
+    return rows
+
+
+AXES = ("arch", "ratio", "method", "growth", "tau", "tau_pick", "steps", "lr")
+TITLES = {"arch": "net", "tau": "λ grows to", "tau_pick": "picked at λ", "lr": "first lr"}
+METHODS = ("none", "L1", "L1-longer", "GReg-1", "GReg-2", "Torch-Pruning", "scratch")
+
+
+def rank(value: str) -> float:
+    """Methods in the order in which they are spoken of, numbers by size."""
+    return METHODS.index(value) if value in METHODS else float(value) if re.fullmatch(r"[\d.]+", value) else 0.0
+
+
+def shown(column: Column, members: list[Report]) -> str:
+    """Mean ± standard deviation, or the one value there is."""
+    values = [value for report in members if (value := column.of(report)) is not None]
+    if not values:
+        return "–"
+    text = column.show.format(statistics.fmean(values))
+    if len(values) < 2 or len(set(values)) == 1:
+        return text
+    return f"{text} ± {re.sub('[^0-9.]', '', column.show.format(statistics.stdev(values)))}"
+
+
+def published_rows() -> list[list[str]]:
+    """The paper's Table 1, ResNet56, as printed."""
+    entry = next(row for row in yaml.safe_load(ROWS.read_text()) if row["name"] == "table1_resnet56")
+    rows = [["ratio", "speedup", "sparsity, %", "L1", "GReg-1"]]
+    return rows + [[str(row[key]) for key in ("pr", "speedup", "sparsity", "L1", "GReg-1")] for row in entry["rows"]]
+
+
+def markdown(rows: list[list[str]]) -> str:
+    header, *body = rows
+    lines = [header, ["---"] * len(header), *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def as_csv(rows: list[list[str]]) -> str:
+    lines = io.StringIO()
+    csv.writer(lines, lineterminator="\n").writerows(rows)
+    return lines.getvalue()
+
+
+def page(template: str, tables: dict[str, list[list[str]]], left_out: str) -> str:
+    """`template` with its tables.
+
+    Raises:
+        KeyError: it names a table that is not there.
+    """
+    text = re.sub(r"^\{\{([\w-]+)\}\}$", lambda found: markdown(tables[found[1]]), template, flags=re.M)
+    return text.rstrip("\n") + f"\n\n{left_out}\n"
+
+
+def write(results: Path = RESULTS, target: Path = ROOT / "RESULTS.md") -> None:
+    """The page and its tables, from the reports in `results`."""
+    cells = cells_of(yaml.safe_load(GRID.read_text()))
+    reports = reports_of(cells, results)
+    tables = {name: rows_of(table, reports) for name, table in TABLES.items()}
+    tables["published"] = published_rows()
+    for name, rows in tables.items():
+        write_text(results / f"{name}.csv", as_csv(rows))
+    made = {name: len(found) for name, found in reports.items()}
+    wanted = Counter(cell.experiment for cell in cells)
+    short = [f"`{name}` {made[name]} of {n}" for name, n in wanted.items() if made[name] < n]
+    left_out = f"{sum(made.values())} of the {len(cells)} runs of `scripts/evidence.yaml` have been made"
+    left_out += f"; where some are missing: {', '.join(short)}." if short else "."
+    write_text(target, page(TEMPLATE.read_text(), tables, left_out))
+
+
+def main() -> int:
+    if len(sys.argv) > 1:
+        print("results.py: error: takes no arguments; python scripts/compare.py RUN… compares runs", file=sys.stderr)
+        return 2
+    write()
+    draw(RESULTS, ROOT / "docs")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
