@@ -85,6 +85,13 @@ def run_dir_in(cwd: Path) -> Path | None:
     return next(iter(cwd.glob("Experiments/*")), None)
 
 
+def logged(cwd: Path) -> list[str]:
+    """Lines of the log of the run in `cwd`, if there is one."""
+    run_dir = run_dir_in(cwd)
+    log = run_dir and run_dir / "log" / "log.txt"
+    return log.read_text().splitlines() if log and log.exists() else []
+
+
 def stage_of(lines: list[str], method: str) -> str:
     """How far a process has come, by what it has logged."""
     for line in reversed(lines):
@@ -111,8 +118,7 @@ def run_killed(words: list[str], cwd: Path, method: str, targets: list[str], dic
     outcome = Outcome()
     while True:
         target = targets.pop(0) if targets else None
-        log = run_dir_in(cwd) and run_dir_in(cwd) / "log" / "log.txt"
-        begun = len(log.read_text().splitlines()) if log and log.exists() else 0
+        begun = len(logged(cwd))
         process = subprocess.Popen(
             [*words, "--resume_path", "auto"], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -124,18 +130,14 @@ def run_killed(words: list[str], cwd: Path, method: str, targets: list[str], dic
             return outcome
         stage = "start"
         while process.poll() is None:
-            log = run_dir_in(cwd) and run_dir_in(cwd) / "log" / "log.txt"
-            lines = log.read_text().splitlines()[begun:] if log and log.exists() else []
-            stage = stage_of(lines, method)
+            stage = stage_of(logged(cwd)[begun:], method)
             if STAGES.index(stage) >= STAGES.index(target):
                 time.sleep(dice.uniform(0, starting if target == "start" else 0.6))
                 break
             time.sleep(0.005)
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
-            log = run_dir_in(cwd) and run_dir_in(cwd) / "log" / "log.txt"
-            lines = log.read_text().splitlines()[begun:] if log and log.exists() else []
-            outcome.kills[stage_of(lines, method)] += 1
+            outcome.kills[stage_of(logged(cwd)[begun:], method)] += 1
         process.communicate()
         if process.returncode not in (0, -signal.SIGKILL):
             outcome.exit_code = process.returncode

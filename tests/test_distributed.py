@@ -30,6 +30,19 @@ def several(cwd, *words, **more):
     )
 
 
+def started(cwd, words):
+    """A run of two processes that has made five steps."""
+    cwd.mkdir()
+    command = [*TORCHRUN, ROOT / "main.py", *map(str, words)]
+    process = subprocess.Popen(
+        command, cwd=cwd, env=ENVIRONMENT, text=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    for line in process.stdout:
+        if "prune  step 5/" in line:
+            break
+    return process
+
+
 # the parts of a batch
 
 
@@ -135,14 +148,7 @@ def test_a_run_of_two_that_is_told_to_stop_goes_on_with_two_bit_for_bit_and_with
     words += ["--stabilize_reg_interval", "40"]
     assert several(tmp_path / "alone", ROOT / "main.py", *words).returncode == 0
     (alone,) = (tmp_path / "alone" / "Experiments").iterdir()
-    (tmp_path / "stopped").mkdir()
-    process = subprocess.Popen(
-        [*TORCHRUN, ROOT / "main.py", *map(str, words)], cwd=tmp_path / "stopped", env=ENVIRONMENT, text=True,
-        stderr=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    for line in process.stdout:
-        if "prune  step 5/" in line:
-            break
+    process = started(tmp_path / "stopped", words)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate()
     assert "stopped by SIGTERM after step" in err
@@ -162,14 +168,7 @@ def test_a_run_of_two_that_is_told_to_stop_goes_on_with_two_bit_for_bit_and_with
 
 def test_a_process_that_dies_ends_all_of_them_within_a_minute(tiny, tmp_path):
     words = words_for(tiny, "GReg-1", "--stabilize_reg_interval", "1000000")
-    (tmp_path / "run").mkdir()
-    process = subprocess.Popen(
-        [*TORCHRUN, ROOT / "main.py", *map(str, words)], cwd=tmp_path / "run", env=ENVIRONMENT, text=True,
-        stderr=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    for line in process.stdout:
-        if "prune  step 5/" in line:
-            break
+    process = started(tmp_path / "run", words)
     children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
     workers = [int(pid) for pid in children.stdout.split() if b"main.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     assert len(workers) == 2

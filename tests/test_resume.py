@@ -84,22 +84,16 @@ def test_a_run_killed_before_any_step_ends_as_if_it_had_not_been(method, kind, t
         shutil.rmtree(killed)
 
 
-def test_plain_training_goes_on_too_and_so_do_image_folders(tmp_path, monkeypatch):
-    folder = write_image_folder(tmp_path / "pets", train=6)
-    words = ["--dataset", "folder", "--data_path", folder, "--arch", "resnet18", "--method", "none", "--seed", "1",
-             "--epochs", "2", "--batch_size", "4", "--workers", "1", "--save_interval", "1"]  # fmt: skip
+@pytest.mark.parametrize(
+    ("arch", "images", "workers", "killed_at"), [("resnet18", 6, 1, 5), ("squeezenet1_1", 4, 0, 4)]
+)
+def test_plain_training_image_folders_and_dropout_go_on_too(arch, images, workers, killed_at, tmp_path, monkeypatch):
+    """A ResNet18 reads its files in another process; a SqueezeNet has dropout, which draws from the run's generator."""
+    folder = write_image_folder(tmp_path / "pets", train=images)
+    words = ["--dataset", "folder", "--data_path", folder, "--arch", arch, "--method", "none", "--seed", "1",
+             "--epochs", "2", "--batch_size", "4", "--workers", workers, "--save_interval", "1"]  # fmt: skip
     alone = run_program(tmp_path / "alone", *words)
-    run_until(5, tmp_path / "killed", words, monkeypatch)
-    again = run_program(tmp_path / "killed", *words, "--resume_path", "auto")
-    assert differences(alone.run_dir, again.run_dir) == []
-
-
-def test_dropout_draws_the_same_numbers_after_a_restart(tmp_path, monkeypatch):
-    folder = write_image_folder(tmp_path / "pets", train=4)
-    words = ["--dataset", "folder", "--data_path", folder, "--arch", "squeezenet1_1", "--method", "none", "--seed", "1",
-             "--epochs", "2", "--batch_size", "4", "--workers", "0", "--save_interval", "1"]  # fmt: skip
-    alone = run_program(tmp_path / "alone", *words)
-    run_until(4, tmp_path / "killed", words, monkeypatch)
+    run_until(killed_at, tmp_path / "killed", words, monkeypatch)
     again = run_program(tmp_path / "killed", *words, "--resume_path", "auto")
     assert differences(alone.run_dir, again.run_dir) == []
 
