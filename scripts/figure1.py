@@ -8,6 +8,7 @@ steps. The paper's own layer is layer2.3.conv1 of a ResNet50.
 
 import argparse
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -75,10 +76,10 @@ def main(argv: list[str] | None = None) -> int:
         chosen = args.layer or names[len(names) // 2]
         if chosen not in layers:
             raise ValueError(f"--layer {chosen}: there are {', '.join(names)}")
-    except (ValueError, OSError) as error:
+        target = args.out or args.folder / "figure1.png"
+        picture(layers, chosen).savefig(target, dpi=110, metadata={"Software": None})
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
         parser.exit(2, f"figure1.py: error: {error}\n")
-    target = args.out or args.folder / "figure1.png"
-    picture(layers, chosen).savefig(target, dpi=110, metadata={"Software": None})
     print(target)
     return 0
 

@@ -8,7 +8,6 @@ have none are counted at the end of the page. The same reports give the same byt
 
 import csv
 import io
-import json
 import re
 import statistics
 import sys
@@ -16,21 +15,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 if __name__ == "__main__":  # run as a file, from anywhere
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import yaml
 
-from scripts.results_figures import draw
-from scripts.sweep import Cell, cells_of
+from scripts.grid import Cell, cells_of, read_grid
+from scripts.results_figures import Report, Run, draw
 from utils.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 GRID, TEMPLATE, ROWS = (ROOT / "scripts" / name for name in ("evidence.yaml", "results_template.md", "paper_rows.yaml"))
 RESULTS = ROOT / "results"
-Report = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -133,44 +130,55 @@ TABLES = {
 }
 
 
-def reports_of(cells: Iterable[Cell], results: Path) -> dict[str, list[tuple[dict[str, str], Report]]]:
-    """Experiment -> axes and report of every run that has one, in the order of the grid."""
-    found: dict[str, list[tuple[dict[str, str], Report]]] = {}
+def reports_of(cells: Iterable[Cell], results: Path) -> dict[str, list[Run]]:
+    """Experiment -> axes and report of every run that has one, in the order of the grid.
+
+    Raises:
+        ValueError: a report is of other flags than the grid has.
+    """
+    found: dict[str, list[Run]] = {}
     for cell in cells:
-        here = found.setdefault(cell.experiment, [])
-        if cell.report(results).exists():
-            here.append((cell.axes, json.loads(cell.report(results).read_text())))
+        report = cell.report(results)
+        found.setdefault(cell.experiment, []).extend([(cell.axes, report)] if report else [])
     return found
 
 
-def rows_of(table: Table, reports: dict[str, list[tuple[dict[str, str], Report]]]) -> list[list[str]]:
+def rows_of(table: Table, reports: dict[str, list[Run]]) -> list[list[str]]:
     """Header and rows; runs that differ in their seed alone share a row."""
+    runs = [run for experiment in table.experiments for run in reports.get(experiment, [])]
+    runs = [({"method": report["method"]} | axes, report) for axes, report in runs]
+    runs = [(axes, report) for axes, report in runs if axes["method"] not in table.without]
+    axes_in_order = [axis for axis in AXES_FIRST if any(axis in axes for axes, _ in runs)]
+    axes_in_order += dict.fromkeys(axis for axes, _ in runs for axis in axes if axis not in (*axes_in_order, "seed"))
     groups: dict[tuple[str, ...], list[Report]] = {}
-    for experiment in table.experiments:
-        for axes, report in reports.get(experiment, []):
-            axes = {"method": report["method"]} | axes
-            if axes["method"] in table.without:
-                continue
-            groups.setdefault(tuple(axes.get(axis, "") for axis in AXES), []).append(report)
+    for axes, report in runs:
+        groups.setdefault(tuple(axes.get(axis, "") for axis in axes_in_order), []).append(report)
     # An axis on which the runs do not differ is not worth a column.
-    named = [i for i in range(len(AXES)) if len({group[i] for group in groups}) > 1]
+    named = [i for i in range(len(axes_in_order)) if len({group[i] for group in groups}) > 1]
     columns = [
-        c for c in table.columns if any(c.of(report) is not None for group in groups.values() for report in group)
-    ]
-    rows = [[*(TITLES.get(AXES[i], AXES[i]) for i in named), "seeds", *(column.title for column in columns)]]
+        column for column in table.columns
+        if any(column.of(report) is not None for group in groups.values() for report in group)
+    ]  # fmt: skip
+    titles = [TITLES.get(axes_in_order[i], axes_in_order[i]) for i in named]
+    rows = [[*titles, "seeds", *(column.title for column in columns)]]
     for group, members in sorted(groups.items(), key=lambda item: [*map(rank, item[0])]):
-        rows.append([*(group[i] for i in named), str(len(members)), *(shown(column, members) for column in columns)])
+        seeds = {report["seed"] for report in members}
+        assert len(seeds) == len(members), f"{group}: runs that differ in more than their seed"
+        rows.append([*(group[i] for i in named), str(len(seeds)), *(shown(column, members) for column in columns)])
     return rows
 
 
-AXES = ("arch", "ratio", "method", "growth", "tau", "tau_pick", "steps", "lr")
+AXES_FIRST = ("arch", "ratio", "method")
 TITLES = {"arch": "net", "tau": "λ grows to", "tau_pick": "picked at λ", "lr": "first lr"}
 METHODS = ("none", "L1", "L1-longer", "GReg-1", "GReg-2", "Torch-Pruning", "scratch")
 
 
 def rank(value: str) -> float:
     """Methods in the order in which they are spoken of, numbers by size."""
-    return METHODS.index(value) if value in METHODS else float(value) if re.fullmatch(r"[\d.]+", value) else 0.0
+    try:
+        return METHODS.index(value) if value in METHODS else float(value)
+    except ValueError:
+        return 0.0
 
 
 def shown(column: Column, members: list[Report]) -> str:
@@ -213,9 +221,13 @@ def page(template: str, tables: dict[str, list[list[str]]], left_out: str) -> st
     return text.rstrip("\n") + f"\n\n{left_out}\n"
 
 
-def write(results: Path = RESULTS, target: Path = ROOT / "RESULTS.md") -> None:
-    """The page and its tables, from the reports in `results`."""
-    cells = cells_of(yaml.safe_load(GRID.read_text()))
+def write(results: Path = RESULTS, target: Path = ROOT / "RESULTS.md", docs: Path = ROOT / "docs") -> None:
+    """The page, its tables and its pictures, from the reports in `results`.
+
+    Raises:
+        ValueError: a report is of other flags than the grid has.
+    """
+    cells = cells_of(read_grid(GRID))
     reports = reports_of(cells, results)
     tables = {name: rows_of(table, reports) for name, table in TABLES.items()}
     tables["published"] = published_rows()
@@ -227,14 +239,18 @@ def write(results: Path = RESULTS, target: Path = ROOT / "RESULTS.md") -> None:
     left_out = f"{sum(made.values())} of the {len(cells)} runs of `scripts/evidence.yaml` have been made"
     left_out += f"; where some are missing: {', '.join(short)}." if short else "."
     write_text(target, page(TEMPLATE.read_text(), tables, left_out))
+    draw(reports, docs)
 
 
 def main() -> int:
     if len(sys.argv) > 1:
         print("results.py: error: takes no arguments; python scripts/compare.py RUN… compares runs", file=sys.stderr)
         return 2
-    write()
-    draw(RESULTS, ROOT / "docs")
+    try:
+        write()
+    except (ValueError, OSError) as error:
+        print(f"results.py: error: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -1,7 +1,5 @@
-"""The pictures of RESULTS.md, from the reports in results/; colours of Okabe and Ito, told apart by marks as well."""
+"""The pictures of RESULTS.md; colours of Okabe and Ito, told apart by marks as well."""
 
-import json
-import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -18,22 +16,18 @@ STYLES = {
     "scratch": ("#009E73", "x"),
 }
 SOURCE = "CIFAR-10 (JPEG q75), ResNet20"
-Run = tuple[dict[str, str], dict[str, Any]]
+Report = dict[str, Any]
+Run = tuple[dict[str, str], Report]  # its axes in the grid, and what was found
 
 
-def runs_of(results: Path, experiment: str) -> list[Run]:
-    """Axes and report of each run that was made."""
-    found = []
-    for file in sorted((results / experiment).glob("*.json")):
-        axes = dict(re.findall(r"(\w+)=([^,]+)", file.stem))
-        found.append((axes, json.loads(file.read_text())))
-    return found
+def draw(reports: dict[str, list[Run]], folder: Path) -> None:
+    """Every picture whose runs have been made, as ``results_<name>.png`` in `folder`.
 
-
-def draw(results: Path, folder: Path) -> None:
-    """Every picture whose runs have been made."""
+    Args:
+        reports: experiment -> runs.
+    """
     for name, picture in PICTURES.items():
-        figure = picture(results)
+        figure = picture(reports)
         if figure:
             figure.savefig(folder / f"results_{name}.png", dpi=110, metadata={"Software": None})
 
@@ -45,9 +39,9 @@ def blank(columns: int, title: str) -> tuple[Figure, list[Axes]]:
     return figure, list(figure.subplots(1, columns, squeeze=False)[0])
 
 
-def cut_against_penalty(results: Path) -> Figure | None:
+def cut_against_penalty(reports: dict[str, list[Run]]) -> Figure | None:
     """Accuracy on both sides of the cut, raw and re-estimated, over the λ that was reached."""
-    runs = runs_of(results, "lambda")
+    runs = reports["lambda"]
     ratios = sorted({axes["ratio"] for axes, _ in runs})
     if not ratios:
         return None
@@ -59,7 +53,10 @@ def cut_against_penalty(results: Path) -> Figure | None:
         "after, raw": ("acc1_after_cut", "#D55E00", "x:"),
     }
     for ax, ratio in zip(panels, ratios, strict=True):
-        here = sorted((float(axes["tau"]), report) for axes, report in runs if axes["ratio"] == ratio)
+        here = sorted(
+            ((float(axes["tau"]), report) for axes, report in runs if axes["ratio"] == ratio),
+            key=lambda point: point[0],
+        )
         ax.axhline(here[0][1]["acc1_base"], color="0.6", lw=0.8)
         ax.text(here[0][0], here[0][1]["acc1_base"] + 1, "base", color="0.4", fontsize=8)
         for label, (key, colour, style) in lines.items():
@@ -73,51 +70,48 @@ def cut_against_penalty(results: Path) -> Figure | None:
     return figure
 
 
-def accuracy_by_ratio(results: Path) -> Figure | None:
+def accuracy_by_ratio(reports: dict[str, list[Run]]) -> Figure | None:
     """After fine-tuning, method by method, and what each is above one-shot L1."""
-    runs = runs_of(results, "schedule")
+    runs = reports["schedule"]
     ratios = sorted({axes["ratio"] for axes, _ in runs}, key=float)
     if not ratios:
         return None
-    figure, (left, right) = blank(2, f"After the same fine-tuning, best epoch on the test set, mean and std: {SOURCE}")
+    figure, (left, right) = blank(
+        2, f"After fine-tuning, best epoch on the test set, mean and std over seeds: {SOURCE}"
+    )
     for i, (method, (colour, mark)) in enumerate(STYLES.items()):
-        means, errors, gains, places = [], [], [], []
         for place, ratio in enumerate(ratios):
-            values = accuracies(runs, ratio=ratio, method=method)
-            l1 = accuracies(runs, ratio=ratio, method="L1")
-            if values and l1:
-                places.append(place + 0.09 * (i - 2))
-                means.append(statistics.fmean(values))
-                errors.append(statistics.stdev(values) if len(values) > 1 else 0.0)
-                gains.append(means[-1] - statistics.fmean(l1))
-        left.errorbar(places, means, errors, color=colour, marker=mark, ls="none", capsize=2, label=method)
-        right.errorbar(places, gains, errors, color=colour, marker=mark, ls="none", capsize=2)
+            found, l1 = (accuracies(runs, ratio=ratio, method=name) for name in (method, "L1"))
+            gains = [found[seed] - l1[seed] for seed in found if seed in l1]  # a seed is one draw of the images for all
+            for ax, values in ((left, [*found.values()]), (right, gains)):
+                if values and (ax is left or method != "scratch"):  # far below: the others would not be told apart
+                    label = method if ax is left and not place else None
+                    ax.errorbar(place + 0.09 * (i - 2), *mean_and_std(values), color=colour, marker=mark, ls="none",
+                                capsize=2, label=label)  # fmt: skip
     for ax in (left, right):
         ax.set_xticks(range(len(ratios)), ratios)
         ax.set_xlabel("pruning ratio of the blocks' first convs")
     left.set_ylabel("test accuracy, %")
-    right.set_ylabel("points above one-shot L1")
+    right.set_ylabel("points above one-shot L1, seed by seed")
     right.axhline(0, color="0.85", zorder=0)
     left.legend(frameon=False)
     return figure
 
 
-def accuracy_by_rate(results: Path) -> Figure | None:
+def accuracy_by_rate(reports: dict[str, list[Run]]) -> Figure | None:
     """The same cut networks, fine-tuned from several learning rates."""
-    tuned, runs = runs_of(results, "schedule"), runs_of(results, "lr")
-    runs += [(axes | {"lr": "0.01"}, report) for axes, report in tuned]
+    runs = [*reports["lr"], *((axes | {"lr": "0.01"}, report) for axes, report in reports["schedule"])]
     ratios = sorted({axes["ratio"] for axes, _ in runs if axes["lr"] != "0.01"}, key=float)
     if not ratios:
         return None
     figure, panels = blank(len(ratios), f"The same cut networks, fine-tuned from three learning rates: {SOURCE}")
     for ax, ratio in zip(panels, ratios, strict=True):
         for method in ("L1", "GReg-1", "GReg-2"):
-            points = []
-            for rate in ("0.001", "0.01", "0.1"):
-                values = accuracies(runs, ratio=ratio, method=method, lr=rate)
-                if values:
-                    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-                    points.append((float(rate), statistics.fmean(values), spread))
+            points = [
+                (float(rate), *mean_and_std([*found.values()]))
+                for rate in ("0.001", "0.01", "0.1")
+                if (found := accuracies(runs, ratio=ratio, method=method, lr=rate))
+            ]
             colour, mark = STYLES[method]
             if points:
                 x, y, error = zip(*points, strict=True)
@@ -130,9 +124,14 @@ def accuracy_by_rate(results: Path) -> Figure | None:
     return figure
 
 
-def accuracies(runs: list[Run], **wanted: str) -> list[float]:
-    """``acc1_best`` of the runs with these axes."""
-    return [report["acc1_best"] for axes, report in runs if wanted.items() <= axes.items()]
+def accuracies(runs: list[Run], **wanted: str) -> dict[int, float]:
+    """Seed -> ``acc1_best`` of the runs with these axes."""
+    return {report["seed"]: report["acc1_best"] for axes, report in runs if wanted.items() <= axes.items()}
+
+
+def mean_and_std(values: list[float]) -> tuple[float, float]:
+    """With n - 1; the deviation of one value is drawn as 0."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 PICTURES = {"cut": cut_against_penalty, "schedule": accuracy_by_ratio, "lr": accuracy_by_rate}

@@ -3,10 +3,13 @@
 
 Same base, same data, same ratios in the same layers, same cut and report; whose penalties grow, by how much and what
 goes at the end are the library's. Its own benchmarks take 100 updates (one an epoch) of 1e-5 from 1e-4 on, at learning
-rate 0.01 without weight decay; spread over other numbers of steps, that is
+rate 0.01 (a tenth of it from epoch 60, a hundredth from 80) without weight decay, and rank all layers together; here
+the rate is constant and each layer loses its ratio. Spread over other numbers of steps, that is
 
     python scripts/torch_pruning_reg.py --method Torch-Pruning --reg_granularity_prune 1e-5 --reg_upper_limit 0.00099 \\
         --lr_prune 0.01 --wd 0 --stabilize_reg_interval 0 --update_reg_interval N …
+
+In one process: with several GPUs visible, name one (--gpu).
 """
 
 import sys
@@ -87,7 +90,7 @@ class TorchPruning(Pruner):
         return {name: groups.keep(importance(self._groups[name]), n) for name, n in self._plan.pruned.items()}
 
     def gaps(self) -> dict[str, float]:
-        """As GReg's, between what goes and what stays, at this moment."""
+        """Between what stays and what goes, at this moment; GReg's is a running average."""
         scores = self.scores()
         return {name: groups.gap(scores[name], kept).item() for name, kept in self.kept().items()}
 

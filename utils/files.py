@@ -14,7 +14,8 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[IO[bytes]]:
     A process that is killed, or a machine that loses power, leaves the old file or the new one.
 
     Args:
-        previous: where the file that was there goes, once the new one is on the disk.
+        previous: where the file that was there goes, once the new one is on the disk; between the two renamings
+            that is all there is.
     """
     beside = path.with_name(path.name + ".part")
     try:

@@ -41,7 +41,7 @@ class Around:
     Attributes:
         base, before_cut, after_cut: on the test set: ``acc1``, ``acc5`` (more than 5 classes), percent, and ``loss``.
         acc1_…_bn: with batch-norm statistics re-estimated on a copy.
-        gap: layer name -> gap at the cut.
+        gap: layer name -> the pruner's gap; GReg's is a running average that ends where λ does.
         latency: ``dense`` and ``cut`` -> batch size -> seconds of a forward pass and images per second.
         l1_comparison: layer name -> GReg-2's pick held against L1's: overlap, Kendall's τ, Spearman's ρ.
     """

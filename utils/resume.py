@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from data import describe
 from utils import checkpoint
 from utils.options import Options, build, differences, from_plain, notices_on, read, read_settings
 from utils.parsers import about
@@ -153,4 +154,10 @@ def _report(run: Path, options: Options, stored: dict[str, str]) -> dict[str, An
     """The report of a run that has nothing left to do; epochs may have been added."""
     if not (run / REPORT).is_file() or options.epochs > int(stored["epochs"]):
         return None
-    return json.loads((run / REPORT).read_text())
+    report = json.loads((run / REPORT).read_text())
+    if options.data_path != stored["data_path"]:  # they may have moved; other images are another run
+        with about("data_path"):
+            name = describe(options.dataset, options.data_path).name
+        if name != report["data_name"]:
+            raise ValueError(f"{run} has finished on {report['data_name']}, not on {name}")
+    return report
