@@ -22,7 +22,7 @@ if __name__ == "__main__":  # run as a file, from anywhere
 import yaml
 
 from scripts.grid import Cell, cells_of, read_grid
-from scripts.results_figures import Report, Run, draw
+from scripts.results_figures import Report, Run, by_rate, draw
 from utils.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -123,7 +123,7 @@ TABLES = {
     "proportion": Table(("proportion",), [*CUT, *TUNED]),
     "schedule56": Table(("schedule56",), [*TUNED, *STEPS, *COST]),
     "cut56": Table(("schedule56",), CUT, without=("L1-longer", "scratch")),
-    "lr": Table(("lr",), TUNED),
+    "tuned-longer": Table(("tuned-longer",), [*TUNED, STEPS[1]]),
     "importance": Table(("importance",), [*PICK, *AROUND[2:], *TUNED]),
     "tiny": Table(("tiny-base", "tiny"), [*AROUND[2:], *TUNED, *COST]),
     "unstructured": Table(("unstructured",), [*AROUND, *TUNED, ZEROS]),
@@ -165,6 +165,20 @@ def rows_of(table: Table, reports: dict[str, list[Run]]) -> list[list[str]]:
         seeds = {report["seed"] for report in members}
         assert len(seeds) == len(members), f"{group}: runs that differ in more than their seed"
         rows.append([*(group[i] for i in named), str(len(seeds)), *(shown(column, members) for column in columns)])
+    return rows
+
+
+def rows_by_rate(reports: dict[str, list[Run]]) -> list[list[str]]:
+    """Header and rows: the best epoch of the same cut networks by the first learning rate, `schedule`'s among them."""
+    runs = by_rate(reports)
+    rates = sorted({axes["lr"] for axes, _ in runs}, key=float)
+    groups: dict[tuple[str, str], dict[str, list[Report]]] = {}
+    for axes, report in runs:
+        groups.setdefault((axes["ratio"], axes["method"]), {}).setdefault(axes["lr"], []).append(report)
+    rows = [["ratio", "method", *(f"from {rate}" for rate in rates), "seeds"]]
+    for group, found in sorted(groups.items(), key=lambda item: [*map(rank, item[0])]):
+        seeds = ", ".join(str(len(found.get(rate, []))) for rate in rates)
+        rows.append([*group, *(shown(TUNED[0], found.get(rate, [])) for rate in rates), seeds])
     return rows
 
 
@@ -230,7 +244,7 @@ def write(results: Path = RESULTS, target: Path = ROOT / "RESULTS.md", docs: Pat
     cells = cells_of(read_grid(GRID))
     reports = reports_of(cells, results)
     tables = {name: rows_of(table, reports) for name, table in TABLES.items()}
-    tables["published"] = published_rows()
+    tables |= {"published": published_rows(), "lr": rows_by_rate(reports)}
     for name, rows in tables.items():
         write_text(results / f"{name}.csv", as_csv(rows))
     made = {name: len(found) for name, found in reports.items()}

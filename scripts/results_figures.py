@@ -100,8 +100,8 @@ def accuracy_by_ratio(reports: dict[str, list[Run]]) -> Figure | None:
 
 def accuracy_by_rate(reports: dict[str, list[Run]]) -> Figure | None:
     """The same cut networks, fine-tuned from several learning rates."""
-    runs = [*reports["lr"], *((axes | {"lr": "0.01"}, report) for axes, report in reports["schedule"])]
-    ratios = sorted({axes["ratio"] for axes, _ in runs if axes["lr"] != "0.01"}, key=float)
+    runs = by_rate(reports)
+    ratios = sorted({axes["ratio"] for axes, _ in runs}, key=float)
     if not ratios:
         return None
     figure, panels = blank(len(ratios), f"The same cut networks, fine-tuned from three learning rates: {SOURCE}")
@@ -122,6 +122,17 @@ def accuracy_by_rate(reports: dict[str, list[Run]]) -> Figure | None:
     panels[0].set_ylabel("test accuracy, best epoch, %")
     panels[0].legend(frameon=False)
     return figure
+
+
+def by_rate(reports: dict[str, list[Run]]) -> list[Run]:
+    """The runs of `lr`, and those of `schedule` that fine-tuned the same cut networks, from 0.01."""
+    runs = reports["lr"]
+    same = {(axes["seed"], axes["ratio"], axes["method"]) for axes, _ in runs}
+    return runs + [
+        (axes | {"lr": "0.01"}, report)
+        for axes, report in reports["schedule"]
+        if (axes["seed"], axes["ratio"], axes["method"]) in same
+    ]
 
 
 def accuracies(runs: list[Run], **wanted: str) -> dict[int, float]:
