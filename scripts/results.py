@@ -22,7 +22,7 @@ if __name__ == "__main__":  # run as a file, from anywhere
 import yaml
 
 from scripts.grid import Cell, cells_of, read_grid
-from scripts.results_figures import Report, Run, by_rate, draw
+from scripts.results_figures import Report, Run, accuracies, by_rate, draw
 from utils.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -182,6 +182,22 @@ def rows_by_rate(reports: dict[str, list[Run]]) -> list[list[str]]:
     return rows
 
 
+def rows_of_gains(runs: list[Run]) -> list[list[str]]:
+    """Header and rows: what a method has above L1 and above L1-longer, seed by seed: a seed draws the same images for
+    all."""
+    rows = [["ratio", "method", "seeds", "above L1, points", "above L1-longer, points"]]
+    for ratio in sorted({axes["ratio"] for axes, _ in runs}, key=float):
+        for method in METHODS:
+            found = accuracies(runs, ratio=ratio, method=method)
+            gains = []
+            for other in ("L1", "L1-longer"):
+                theirs = accuracies(runs, ratio=ratio, method=other)
+                gains.append([found[seed] - theirs[seed] for seed in found if seed in theirs and method != other])
+            if found and method != "L1":
+                rows.append([ratio, method, str(len(found)), *(mean_and_std(values, "{:+.2f}") for values in gains)])
+    return rows
+
+
 AXES_FIRST = ("arch", "ratio", "method")
 TITLES = {"arch": "net", "tau": "λ grows to", "tau_pick": "picked at λ", "lr": "first lr"}
 METHODS = ("none", "L1", "L1-longer", "GReg-1", "GReg-2", "Torch-Pruning", "scratch")
@@ -196,14 +212,18 @@ def rank(value: str) -> float:
 
 
 def shown(column: Column, members: list[Report]) -> str:
-    """Mean ± standard deviation, or the one value there is."""
-    values = [value for report in members if (value := column.of(report)) is not None]
+    """A figure of some seeds, for a cell."""
+    return mean_and_std([value for report in members if (value := column.of(report)) is not None], column.show)
+
+
+def mean_and_std(values: list[float], show: str) -> str:
+    """With n - 1; a dash for none, the value alone for one or for equal ones."""
     if not values:
         return "–"
-    text = column.show.format(statistics.fmean(values))
-    if len(values) < 2 or len(set(values)) == 1:
+    text = show.format(statistics.fmean(values))
+    if len(set(values)) == 1:
         return text
-    return f"{text} ± {re.sub('[^0-9.]', '', column.show.format(statistics.stdev(values)))}"
+    return f"{text} ± {re.sub('[^0-9.]', '', show.format(statistics.stdev(values)))}"
 
 
 def published_rows() -> list[list[str]]:
@@ -215,6 +235,8 @@ def published_rows() -> list[list[str]]:
 
 def markdown(rows: list[list[str]]) -> str:
     header, *body = rows
+    if not body:
+        return "*Not run yet.*"
     lines = [header, ["---"] * len(header), *body]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -245,6 +267,7 @@ def write(results: Path = RESULTS, target: Path = ROOT / "RESULTS.md", docs: Pat
     reports = reports_of(cells, results)
     tables = {name: rows_of(table, reports) for name, table in TABLES.items()}
     tables |= {"published": published_rows(), "lr": rows_by_rate(reports)}
+    tables["gains"] = rows_of_gains(reports["schedule"])
     for name, rows in tables.items():
         write_text(results / f"{name}.csv", as_csv(rows))
     made = {name: len(found) for name, found in reports.items()}

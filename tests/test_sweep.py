@@ -230,3 +230,27 @@ def test_a_cell_names_its_report_and_its_run_after_its_axes(tmp_path):
     cell = Cell("schedule", {"ratio": "0.5", "method": "L1"}, "main.py", [], "")
     assert cell.file(tmp_path) == tmp_path / "schedule" / "ratio=0.5,method=L1.json"
     assert cell.project == "schedule,ratio=0.5,method=L1"
+
+
+def test_gains_are_taken_seed_by_seed():
+    found = {("L1", 0): 80.0, ("L1", 1): 82.0, ("L1-longer", 1): 84.0, ("GReg-1", 1): 85.0}
+    runs = [
+        ({"ratio": "0.5", "method": method, "seed": str(seed)}, {"seed": seed, "acc1_best": best})
+        for (method, seed), best in found.items()
+    ]
+    assert results.rows_of_gains(runs)[1:] == [
+        ["0.5", "L1-longer", "1", "+2.00", "–"],
+        ["0.5", "GReg-1", "1", "+3.00", "+1.00"],
+    ]
+
+
+def test_learning_rates_stand_side_by_side_with_the_schedules_own():
+    def run(rate, best, seed=0):
+        axes = {"ratio": "0.9", "method": "L1", "seed": str(seed)}
+        return axes | ({"lr": rate} if rate else {}), {"seed": seed, "acc1_best": best}
+
+    reports = {"lr": [run("0.1", 36.0), run("0.001", 33.0)], "schedule": [run(None, 42.0), run(None, 50.0, seed=1)]}
+    assert results.rows_by_rate(reports) == [
+        ["ratio", "method", "from 0.001", "from 0.01", "from 0.1", "seeds"],
+        ["0.9", "L1", "33.00", "42.00", "36.00", "1, 1, 1"],
+    ]
