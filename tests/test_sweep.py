@@ -106,7 +106,7 @@ def test_runs_are_made_two_at_a_time_then_skipped_and_failures_named(tmp_path):
     assert [file.stem for file in reports] == [f"seed={s},size={n}" for s in (0, 1) for n in ("large", "small")]
     report = json.loads(reports[0].read_text())
     assert (report["seed"], report["iterations"]["finetune"]) == (0, 3)  # batches of 512 of 1,437 images
-    assert "conv1" in (reports[0].with_suffix("") / "model_arch.txt").read_text()
+    assert "LeNet" in (reports[0].with_suffix("") / "model_arch.txt").read_text()
     written = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.json")}
     again = sweep(tmp_path, GRID)
     assert (again.returncode, again.stdout) == (0, "4 runs, 4 done before, 1 at a time\n")
