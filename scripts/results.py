@@ -21,6 +21,7 @@ if __name__ == "__main__":  # run as a file, from anywhere
 
 import yaml
 
+from scripts.figure1 import picture, read
 from scripts.grid import Cell, cells_of, read_grid
 from scripts.results_figures import Report, Run, accuracies, by_rate, draw
 from utils.files import write_text
@@ -28,6 +29,7 @@ from utils.files import write_text
 ROOT = Path(__file__).resolve().parent.parent
 GRID, TEMPLATE, ROWS = (ROOT / "scripts" / name for name in ("evidence.yaml", "results_template.md", "paper_rows.yaml"))
 RESULTS = ROOT / "results"
+FIGURE1, LAYER = Path("figure1", "run"), "layer2.1.conv1"  # whose files, and of which layer
 
 
 @dataclass(frozen=True)
@@ -277,6 +279,9 @@ def write(results: Path = RESULTS, target: Path = ROOT / "RESULTS.md", docs: Pat
     left_out += f"; where some are missing: {', '.join(short)}." if short else "."
     write_text(target, page(TEMPLATE.read_text(), tables, left_out))
     draw(reports, docs)
+    if (results / FIGURE1).is_dir():
+        figure = picture(read(results / FIGURE1), LAYER)
+        figure.savefig(docs / "results_figure1.png", dpi=110, metadata={"Software": None})
 
 
 def main() -> int:
