@@ -8,13 +8,13 @@ import torch
 
 from .arrays import ArraySplit, Batch
 from .folders import BadImageError, FolderSplit
-from .order import Shard, images_in_step, steps_per_epoch
+from .order import Shard, held_out_images, images_in_step, steps_per_epoch
 from .sets import DATASETS
 from .spec import DataSpec
 
 __all__ = [
-    "DATASETS", "BadImageError", "Data", "DataSpec", "Shard", "build_loaders", "describe", "images_in_step",
-    "steps_per_epoch",
+    "DATASETS", "BadImageError", "Data", "DataSpec", "Shard", "build_loaders", "describe", "held_out_images",
+    "images_in_step", "steps_per_epoch",
 ]  # fmt: skip
 
 TEST_BATCH = 256
@@ -108,13 +108,13 @@ def build_loaders(
         splits = [ArraySplit(images, labels, spec, device) for images, labels in (train, test)]
     else:
         splits = [FolderSplit(samples, spec, device, workers) for samples in (train, test)]
-    val, n_images = None, len(splits[0])
-    if train_images and train_images > n_images:
-        raise ValueError(f"--train_images {train_images}: {spec.name} has {n_images}")
-    if train_images:
-        splits[0], n_images = splits[0].held_out(n_images - train_images, seed)[0], train_images
+    val, n_images = None, train_images or len(splits[0])
+    if n_images > len(splits[0]):
+        raise ValueError(f"--train_images {n_images}: {spec.name} has {len(splits[0])}")
+    if n_images < len(splits[0]):
+        splits[0], _ = splits[0].held_out(len(splits[0]) - n_images, seed)
     if val_fraction:
-        splits[0], val = splits[0].held_out(round(val_fraction * n_images), seed)
+        splits[0], val = splits[0].held_out(held_out_images(n_images, val_fraction), seed)
         if not len(val):
             raise ValueError(f"--val_fraction {val_fraction:g} of {n_images} training images is none")
     processes = shard.of if shard else 1

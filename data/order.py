@@ -47,6 +47,11 @@ def images_in_step(n_images: int, batch_size: int, step: int) -> int:
     return min(batch_size, n_images - at)
 
 
+def held_out_images(n_images: int, val_fraction: float) -> int:
+    """How many of `n_images` training images ``--val_fraction`` holds out."""
+    return round(val_fraction * n_images)
+
+
 def steps_per_epoch(n_images: int, batch_size: int) -> int:
     """Batches in one pass; the last short one counts unless it is a single image, which batch-norm cannot take."""
     short = n_images % batch_size

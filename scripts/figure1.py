@@ -63,8 +63,7 @@ def picture(layers: dict[str, dict[str, np.ndarray]], chosen: str) -> Figure:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], epilog=__doc__.partition("\n\n")[2],
-        formatter_class=argparse.RawDescriptionHelpFormatter, usage="figure1.py FOLDER [flags]",
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, usage="figure1.py FOLDER [flags]",
     )  # fmt: skip
     parser.add_argument("folder", metavar="FOLDER", type=Path)
     parser.add_argument("--layer", metavar="NAME", help="whose filters are drawn (default: the middle one)")

@@ -1,12 +1,12 @@
-"""The pictures of RESULTS.md; colours of Okabe and Ito, told apart by marks as well."""
+"""The pictures of RESULTS.md, one function each in ``PICTURES``; colours of Okabe and Ito, told apart by marks too."""
 
-import statistics
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from scripts.results_runs import Run, accuracies, by_rate, mean_and_std
 
 STYLES = {
     "L1": ("#000000", "o"),
@@ -16,8 +16,6 @@ STYLES = {
     "scratch": ("#009E73", "x"),
 }
 SOURCE = "CIFAR-10 (JPEG q75), ResNet20"
-Report = dict[str, Any]
-Run = tuple[dict[str, str], Report]  # its axes in the grid, and what was found
 
 
 def draw(reports: dict[str, list[Run]], folder: Path) -> None:
@@ -122,27 +120,6 @@ def accuracy_by_rate(reports: dict[str, list[Run]]) -> Figure | None:
     panels[0].set_ylabel("test accuracy, best epoch, %")
     panels[0].legend(frameon=False)
     return figure
-
-
-def by_rate(reports: dict[str, list[Run]]) -> list[Run]:
-    """The runs of `lr`, and those of `schedule` that fine-tuned the same cut networks, from 0.01."""
-    runs = reports["lr"]
-    same = {(axes["seed"], axes["ratio"], axes["method"]) for axes, _ in runs}
-    return runs + [
-        (axes | {"lr": "0.01"}, report)
-        for axes, report in reports["schedule"]
-        if (axes["seed"], axes["ratio"], axes["method"]) in same
-    ]
-
-
-def accuracies(runs: list[Run], **wanted: str) -> dict[int, float]:
-    """Seed -> ``acc1_best`` of the runs with these axes."""
-    return {report["seed"]: report["acc1_best"] for axes, report in runs if wanted.items() <= axes.items()}
-
-
-def mean_and_std(values: list[float]) -> tuple[float, float]:
-    """With n - 1; the deviation of one value is drawn as 0."""
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 PICTURES = {"cut": cut_against_penalty, "schedule": accuracy_by_ratio, "lr": accuracy_by_rate}

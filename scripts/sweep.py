@@ -52,12 +52,8 @@ class Sweep:
 
         Returns:
             The exit code: 0; 1 where runs failed; 128 + n where signal n ended the sweep.
-
-        Raises:
-            ValueError: a report in the results is of other flags.
         """
-        waiting = [cell for cell in cells if cell.report(self.results) is None]
-        print(f"{len(cells)} runs, {len(cells) - len(waiting)} done before, {len(self.free)} at a time", flush=True)
+        waiting = list(cells)
         began, done, n, passed_on = time.monotonic(), 0, len(waiting), False
         while (waiting and not self.told) or self.running:
             if self.told and not passed_on:
@@ -160,8 +156,7 @@ def wanted(cell: Cell, only: list[str] | None) -> bool:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], epilog=__doc__.partition("\n\n")[2],
-        formatter_class=argparse.RawDescriptionHelpFormatter, usage="sweep.py GRID.yaml [flags]",
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, usage="sweep.py GRID.yaml [flags]",
     )  # fmt: skip
     parser.add_argument("grid", metavar="GRID.yaml", type=Path)
     parser.add_argument(
@@ -184,17 +179,19 @@ def main(argv: list[str] | None = None) -> int:
         cells = [cell for cell in cells if wanted(cell, args.only)]
         if not cells:
             raise ValueError(f"--only {' '.join(args.only or [])}: no experiment and no run has this name")
-        done = [cell.report(args.results) is not None for cell in cells]
+        waiting = [cell for cell in cells if cell.report(args.results) is None]
     except ValueError as error:
         parser.exit(2, f"sweep.py: error: {' '.join(str(error).split())}\n")
     if args.list:
-        for cell, is_done in zip(cells, done, strict=True):
-            print(f"{'done' if is_done else 'to do':5}  {cell.name}\n       {cell.recipe}")
+        for cell in cells:
+            print(f"{'to do' if cell in waiting else 'done':5}  {cell.name}\n       {cell.recipe}")
         return 0
-    sweep = Sweep(args.results, places(args.jobs))
+    rooms = places(args.jobs)
+    print(f"{len(cells)} runs, {len(cells) - len(waiting)} done before, {len(rooms)} at a time", flush=True)
+    sweep = Sweep(args.results, rooms)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, sweep.stop)
-    return sweep.run(cells)
+    return sweep.run(waiting)
 
 
 if __name__ == "__main__":

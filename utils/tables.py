@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from data import DataSpec, steps_per_epoch
+from data import DataSpec, held_out_images, steps_per_epoch
 from pruner import Plan, Schedule
 from utils.cost import Cost
 from utils.options import Options
@@ -19,9 +19,10 @@ def plan_values(
 ) -> dict[str, Any]:
     """What would happen, as plain values: the object of ``--plan=json``."""
     n_images = options.train_images or spec.train_images
+    fine_tuning = None
     if n_images is not None:
-        n_images -= round(options.val_fraction * n_images)
-    fine_tuning = None if n_images is None else steps_per_epoch(n_images, options.batch_size)
+        n_images -= held_out_images(n_images, options.val_fraction)
+        fine_tuning = steps_per_epoch(n_images, options.batch_size)
     values = {
         "method": options.method,
         "arch": options.arch,

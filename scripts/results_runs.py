@@ -1,0 +1,45 @@
+"""The runs of the grid that have been made, and what tables and pictures both take of them."""
+
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from scripts.grid import Cell
+
+Report = dict[str, Any]
+Run = tuple[dict[str, str], Report]  # its axes in the grid, and what was found
+
+
+def reports_of(cells: Iterable[Cell], results: Path) -> dict[str, list[Run]]:
+    """Experiment -> axes and report of every run that has one, in the order of the grid.
+
+    Raises:
+        ValueError: a report is of other flags than the grid has.
+    """
+    found: dict[str, list[Run]] = {}
+    for cell in cells:
+        report = cell.report(results)
+        found.setdefault(cell.experiment, []).extend([(cell.axes, report)] if report else [])
+    return found
+
+
+def by_rate(reports: dict[str, list[Run]]) -> list[Run]:
+    """The runs of `lr`, and those of `schedule` that fine-tuned the same cut networks, from 0.01."""
+    runs = reports["lr"]
+    same = {(axes["seed"], axes["ratio"], axes["method"]) for axes, _ in runs}
+    return runs + [
+        (axes | {"lr": "0.01"}, report)
+        for axes, report in reports["schedule"]
+        if (axes["seed"], axes["ratio"], axes["method"]) in same
+    ]
+
+
+def accuracies(runs: list[Run], **wanted: str) -> dict[int, float]:
+    """Seed -> ``acc1_best`` of the runs with these axes."""
+    return {report["seed"]: report["acc1_best"] for axes, report in runs if wanted.items() <= axes.items()}
+
+
+def mean_and_std(values: list[float]) -> tuple[float, float]:
+    """With n - 1; the deviation of one value is 0."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
