@@ -72,6 +72,7 @@ def write(results: Path = RESULTS, target: Path = ROOT / "RESULTS.md", docs: Pat
     reports = reports_of(cells, results)
     tables = {name: rows_of(table, reports) for name, table in TABLES.items()} | {
         "gains": rows_of_gains(reports["schedule"]),
+        "gains56": rows_of_gains(reports["schedule56"]),
         "lr": rows_by_rate(reports),
         "published": published_rows(),
     }

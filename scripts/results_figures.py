@@ -1,5 +1,6 @@
-"""The pictures of RESULTS.md, one function each in ``PICTURES``; colours of Okabe and Ito, told apart by marks too."""
+"""The pictures of RESULTS.md, named in ``PICTURES``; colours of Okabe and Ito, told apart by marks too."""
 
+from functools import partial
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -15,7 +16,8 @@ STYLES = {
     "GReg-2": ("#0072B2", "v"),
     "scratch": ("#009E73", "x"),
 }
-SOURCE = "CIFAR-10 (JPEG q75), ResNet20"
+DATA = "CIFAR-10 (JPEG q75)"
+SOURCE = f"{DATA}, ResNet20"
 
 
 def draw(reports: dict[str, list[Run]], folder: Path) -> None:
@@ -35,6 +37,14 @@ def blank(columns: int, title: str) -> tuple[Figure, list[Axes]]:
     FigureCanvasAgg(figure)
     figure.suptitle(title)
     return figure, list(figure.subplots(1, columns, squeeze=False)[0])
+
+
+def plot(ax: Axes, points: list[tuple[float, float, float]], method: str, line: str) -> None:
+    """A method's (x, mean, deviation)."""
+    if points:
+        x, y, error = zip(*points, strict=True)
+        colour, mark = STYLES[method]
+        ax.errorbar(x, y, error, color=colour, marker=mark, ls=line, capsize=2, label=method)
 
 
 def cut_against_penalty(reports: dict[str, list[Run]]) -> Figure | None:
@@ -68,24 +78,24 @@ def cut_against_penalty(reports: dict[str, list[Run]]) -> Figure | None:
     return figure
 
 
-def accuracy_by_ratio(reports: dict[str, list[Run]]) -> Figure | None:
+def accuracy_by_ratio(reports: dict[str, list[Run]], experiment: str, net: str) -> Figure | None:
     """After fine-tuning, method by method, and what each is above one-shot L1."""
-    runs = reports["schedule"]
+    runs = reports[experiment]
     ratios = sorted({axes["ratio"] for axes, _ in runs}, key=float)
     if not ratios:
         return None
-    figure, (left, right) = blank(
-        2, f"After fine-tuning, best epoch on the test set, mean and std over seeds: {SOURCE}"
-    )
-    for i, (method, (colour, mark)) in enumerate(STYLES.items()):
+    over = "mean and std over seeds" if len({report["seed"] for _, report in runs}) > 1 else "one seed"
+    figure, (left, right) = blank(2, f"After fine-tuning, best epoch on the test set, {over}: {DATA}, {net}")
+    for i, method in enumerate(STYLES):
+        levels, gains = [], []
         for place, ratio in enumerate(ratios):
             found, l1 = (accuracies(runs, ratio=ratio, method=name) for name in (method, "L1"))
-            gains = [found[seed] - l1[seed] for seed in found if seed in l1]  # a seed is one draw of the images for all
-            for ax, values in ((left, [*found.values()]), (right, gains)):
-                if values and (ax is left or method != "scratch"):  # far below: the others would not be told apart
-                    label = method if ax is left and not place else None
-                    ax.errorbar(place + 0.09 * (i - 2), *mean_and_std(values), color=colour, marker=mark, ls="none",
-                                capsize=2, label=label)  # fmt: skip
+            above = [found[seed] - l1[seed] for seed in found if seed in l1]  # a seed is one draw of the images for all
+            for points, values in ((levels, [*found.values()]), (gains, above)):
+                points += [(place + 0.09 * (i - 2), *mean_and_std(values))] if values else []
+        plot(left, levels, method, "none")
+        if method != "scratch":  # far below: the others would not be told apart
+            plot(right, gains, method, "none")
     for ax in (left, right):
         ax.set_xticks(range(len(ratios)), ratios)
         ax.set_xlabel("pruning ratio of the blocks' first convs")
@@ -110,10 +120,7 @@ def accuracy_by_rate(reports: dict[str, list[Run]]) -> Figure | None:
                 for rate in ("0.001", "0.01", "0.1")
                 if (found := accuracies(runs, ratio=ratio, method=method, lr=rate))
             ]
-            colour, mark = STYLES[method]
-            if points:
-                x, y, error = zip(*points, strict=True)
-                ax.errorbar(x, y, error, color=colour, marker=mark, capsize=2, label=method)
+            plot(ax, points, method, "-")
         ax.set_xscale("log")
         ax.set_xlabel("first learning rate of fine-tuning")
         ax.set_title(f"{100 * float(ratio):g} % of the filters gone", fontsize=10)
@@ -122,4 +129,9 @@ def accuracy_by_rate(reports: dict[str, list[Run]]) -> Figure | None:
     return figure
 
 
-PICTURES = {"cut": cut_against_penalty, "schedule": accuracy_by_ratio, "lr": accuracy_by_rate}
+PICTURES = {
+    "cut": cut_against_penalty,
+    "schedule": partial(accuracy_by_ratio, experiment="schedule", net="ResNet20"),
+    "schedule56": partial(accuracy_by_ratio, experiment="schedule56", net="ResNet56"),
+    "lr": accuracy_by_rate,
+}
