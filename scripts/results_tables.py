@@ -115,7 +115,7 @@ TABLES = {
     "tuned-longer": Table(("tuned-longer",), [*TUNED, STEPS[1]]),
     "importance": Table(("importance",), [*PICK, *AROUND[2:], *TUNED]),
     "tiny": Table(("tiny-base", "tiny"), [*AROUND[2:], *TUNED, *COST]),
-    "unstructured": Table(("unstructured",), [*AROUND, *TUNED, ZEROS]),
+    "unstructured": Table(("unstructured",), [*AROUND, *TUNED, ZEROS, PICK[0]]),
 }
 
 
