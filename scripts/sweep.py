@@ -176,9 +176,10 @@ def main(argv: list[str] | None = None) -> int:
         if args.jobs is not None and args.jobs < 1:
             raise ValueError(f"--jobs {args.jobs}: give 1 or more")
         cells = cells_of(read_grid(args.grid), dict(text.split("=", 1) for text in args.set))
+        experiments = ", ".join(dict.fromkeys(cell.experiment for cell in cells))
         cells = [cell for cell in cells if wanted(cell, args.only)]
         if not cells:
-            raise ValueError(f"--only {' '.join(args.only or [])}: no experiment and no run has this name")
+            raise ValueError(f"--only {' '.join(args.only or [])}: no run has this name; experiments are {experiments}")
         waiting = [cell for cell in cells if cell.report(args.results) is None]
     except ValueError as error:
         parser.exit(2, f"sweep.py: error: {' '.join(str(error).split())}\n")

@@ -64,8 +64,8 @@ def test_values_may_name_values_an_experiments_own_win_and_places_leave_the_reci
 @pytest.mark.parametrize(
     ("grid", "words", "said"),
     [
-        (GRID, ["--only", "two"], "no experiment and no run has this name"),
-        (GRID, ["--only", "one/seed=0"], "no experiment and no run has this name"),
+        (GRID, ["--only", "two"], "no run has this name; experiments are one"),
+        (GRID, ["--only", "one/seed=0"], "no run has this name; experiments are one"),
         (GRID, ["--set", "net"], "PLACE=PATH"),
         (GRID, ["--set", "net=resnet20"], "no place net"),
         (GRID, ["--jobs", "0"], "1 or more"),
