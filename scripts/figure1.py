@@ -61,6 +61,11 @@ def picture(layers: dict[str, dict[str, np.ndarray]], chosen: str) -> Figure:
     return figure
 
 
+def save(figure: Figure, file: Path) -> None:
+    """The same figure gives the same bytes: matplotlib's version is left out."""
+    figure.savefig(file, dpi=110, metadata={"Software": None})
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, usage="figure1.py FOLDER [flags]",
@@ -76,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
         if chosen not in layers:
             raise ValueError(f"--layer {chosen}: there are {', '.join(names)}")
         target = args.out or args.folder / "figure1.png"
-        picture(layers, chosen).savefig(target, dpi=110, metadata={"Software": None})
+        save(picture(layers, chosen), target)
     except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
         parser.exit(2, f"figure1.py: error: {error}\n")
     print(target)

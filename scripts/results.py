@@ -18,7 +18,7 @@ if __name__ == "__main__":  # run as a file, from anywhere
 
 import yaml
 
-from scripts.figure1 import picture, read
+from scripts.figure1 import picture, read, save
 from scripts.grid import cells_of, read_grid
 from scripts.results_figures import draw
 from scripts.results_runs import reports_of
@@ -86,8 +86,7 @@ def write(results: Path = RESULTS, target: Path = ROOT / "RESULTS.md", docs: Pat
     write_text(target, page(TEMPLATE.read_text(), tables, left_out))
     draw(reports, docs)
     if (results / FIGURE1).is_dir():
-        figure = picture(read(results / FIGURE1), LAYER)
-        figure.savefig(docs / "results_figure1.png", dpi=110, metadata={"Software": None})
+        save(picture(read(results / FIGURE1), LAYER), docs / "results_figure1.png")
 
 
 def main() -> int:

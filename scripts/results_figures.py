@@ -7,7 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from scripts.results_runs import Run, accuracies, by_rate, mean_and_std
+from scripts.figure1 import save
+from scripts.results_runs import Run, accuracies, by_rate, gains, mean_and_std
 
 STYLES = {
     "L1": ("#000000", "o"),
@@ -29,7 +30,7 @@ def draw(reports: dict[str, list[Run]], folder: Path) -> None:
     for name, picture in PICTURES.items():
         figure = picture(reports)
         if figure:
-            figure.savefig(folder / f"results_{name}.png", dpi=110, metadata={"Software": None})
+            save(figure, folder / f"results_{name}.png")
 
 
 def blank(columns: int, title: str) -> tuple[Figure, list[Axes]]:
@@ -87,15 +88,14 @@ def accuracy_by_ratio(reports: dict[str, list[Run]], experiment: str, net: str) 
     over = "mean and std over seeds" if len({report["seed"] for _, report in runs}) > 1 else "one seed"
     figure, (left, right) = blank(2, f"After fine-tuning, best epoch on the test set, {over}: {DATA}, {net}")
     for i, method in enumerate(STYLES):
-        levels, gains = [], []
+        levels, above = [], []
         for place, ratio in enumerate(ratios):
-            found, l1 = (accuracies(runs, ratio=ratio, method=name) for name in (method, "L1"))
-            above = [found[seed] - l1[seed] for seed in found if seed in l1]  # a seed is one draw of the images for all
-            for points, values in ((levels, [*found.values()]), (gains, above)):
+            found = [*accuracies(runs, ratio=ratio, method=method).values()]
+            for points, values in ((levels, found), (above, gains(runs, ratio, method, "L1"))):
                 points += [(place + 0.09 * (i - 2), *mean_and_std(values))] if values else []
         plot(left, levels, method, "none")
         if method != "scratch":  # far below: the others would not be told apart
-            plot(right, gains, method, "none")
+            plot(right, above, method, "none")
     for ax in (left, right):
         ax.set_xticks(range(len(ratios)), ratios)
         ax.set_xlabel("pruning ratio of the blocks' first convs")

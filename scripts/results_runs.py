@@ -40,6 +40,12 @@ def accuracies(runs: list[Run], **wanted: str) -> dict[int, float]:
     return {report["seed"]: report["acc1_best"] for axes, report in runs if wanted.items() <= axes.items()}
 
 
+def gains(runs: list[Run], ratio: str, method: str, over: str) -> list[float]:
+    """Points of `method` above `over`, seed by seed: a seed is one draw of the images for all methods."""
+    found, theirs = (accuracies(runs, ratio=ratio, method=name) for name in (method, over))
+    return [found[seed] - theirs[seed] for seed in found if seed in theirs]
+
+
 def mean_and_std(values: list[float]) -> tuple[float, float]:
     """With n - 1; the deviation of one value is 0."""
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from scripts.results_runs import Report, Run, accuracies, by_rate, mean_and_std
+from scripts.results_runs import Report, Run, accuracies, by_rate, gains, mean_and_std
 
 AXES_FIRST = ("arch", "ratio", "method")
 TITLES = {"arch": "net", "tau": "λ grows to", "tau_pick": "picked at λ", "lr": "first lr"}
@@ -164,17 +164,14 @@ def rows_by_rate(reports: dict[str, list[Run]]) -> list[list[str]]:
 
 
 def rows_of_gains(runs: list[Run]) -> list[list[str]]:
-    """Header and rows: what a method has above L1 and L1-longer, seed by seed (each draws the same images for all)."""
+    """Header and rows: what a method has above L1 and above L1-longer."""
     rows = [["ratio", "method", "seeds", "above L1, points", "above L1-longer, points"]]
     for ratio in sorted({axes["ratio"] for axes, _ in runs}, key=float):
         for method in METHODS:
-            found = accuracies(runs, ratio=ratio, method=method)
-            gains = []
-            for other in ("L1", "L1-longer"):
-                theirs = accuracies(runs, ratio=ratio, method=other)
-                gains.append([found[seed] - theirs[seed] for seed in found if seed in theirs and method != other])
-            if found and method != "L1":
-                rows.append([ratio, method, str(len(found)), *(written(values, "{:+.2f}") for values in gains)])
+            n_seeds = len(accuracies(runs, ratio=ratio, method=method))
+            if n_seeds and method != "L1":
+                above = [gains(runs, ratio, method, other) if method != other else [] for other in ("L1", "L1-longer")]
+                rows.append([ratio, method, str(n_seeds), *(written(points, "{:+.2f}") for points in above)])
     return rows
 
 
