@@ -81,11 +81,12 @@ COST = [
     Column("with batch-norm, %", percent_gone("params_with_bn_before", "params_with_bn_after")),
     Column("hours", lambda report: sum(report["seconds"].values()) / 3600, "{:.3f}"),
 ]
+BASE = [acc("as it came", "acc1_base"), *TUNED, Column("steps", steps("finetune"), "{:.0f}")]
 ZEROS = Column("zeros, %", lambda report: 100 * report["sparsity"] if "sparsity" in report else None)
 PICK = [
     Column("pick shared with L1, %", mean_of("overlap", times=100), "{:.1f}"),
-    Column("Kendall's τ to the start", mean_of("kendall"), "{:.3f}"),
-    Column("Spearman's ρ", mean_of("spearman"), "{:.3f}"),
+    Column("Kendall's correlation to the start", mean_of("kendall"), "{:.3f}"),
+    Column("Spearman's", mean_of("spearman"), "{:.3f}"),
 ]
 
 
@@ -104,17 +105,20 @@ class Table:
 
 
 TABLES = {
-    "base": Table(("base",), [acc("as it came", "acc1_base"), *TUNED, Column("steps", steps("finetune"), "{:.0f}")]),
-    "cut": Table(("schedule", "torch-pruning"), [*CUT, STEPS[0]], without=("L1-longer", "scratch")),  # cut as L1's
+    "base": Table(("base",), BASE),
+    "cut": Table(("schedule", "torch-pruning"), [*CUT, PICK[0]], without=("L1-longer", "scratch")),  # cut as L1's
     "lambda": Table(("lambda",), CUT),
     "length": Table(("length",), [STEPS[0], *CUT]),
     "schedule": Table(("schedule",), [*TUNED, *STEPS, *COST]),
+    "torch-pruning-tuned": Table(("torch-pruning-tuned",), TUNED),
     "proportion": Table(("proportion",), [*CUT, *TUNED]),
     "schedule56": Table(("schedule56",), [*TUNED, *STEPS, *COST]),
-    "cut56": Table(("schedule56",), CUT, without=("L1-longer", "scratch")),
+    "cut56": Table(("schedule56",), [*CUT, PICK[0]], without=("L1-longer", "scratch")),
     "tuned-longer": Table(("tuned-longer",), [*TUNED, STEPS[1]]),
     "importance": Table(("importance",), [*PICK, *AROUND[2:], *TUNED]),
-    "tiny": Table(("tiny-base", "tiny"), [*AROUND[2:], *TUNED, *COST]),
+    "tiny-base": Table(("tiny-base",), BASE),
+    "tiny-base-longer": Table(("tiny-base-longer",), BASE),
+    "tiny": Table(("tiny",), [*CUT, *TUNED, PICK[0], *COST]),
     "unstructured": Table(("unstructured",), [*AROUND, *TUNED, ZEROS, PICK[0]]),
 }
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -205,7 +206,8 @@ def test_each_report_is_of_the_run_whose_name_it_has(cell):
     report, axes = cell.report(results.RESULTS), cell.axes
     assert str(report["seed"]) == axes.get("seed", "0")
     if "--directly_ft_weights" in cell.flags:  # has no method of its own
-        assert f"method={axes['method']}_" in report["base_model"]
+        cut_as = [f"{axis}={value}" for axis, value in axes.items() if axis != "lr"]
+        assert all(re.search(re.escape(named) + "[,_]", report["base_model"]) for named in cut_as)
     elif "method" in axes:
         assert axes["method"].removesuffix("-longer").replace("scratch", "L1") == report["method"]
     if "ratio" in axes and report["stage_pr"]:
