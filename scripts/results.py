@@ -22,7 +22,7 @@ from scripts.figure1 import picture, read, save
 from scripts.grid import cells_of, read_grid
 from scripts.results_figures import draw
 from scripts.results_runs import reports_of
-from scripts.results_tables import TABLES, rows_by_rate, rows_of, rows_of_gains
+from scripts.results_tables import TABLES, rows_by_length, rows_by_rate, rows_of, rows_of_gains
 from utils.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,6 +73,7 @@ def write(results: Path = RESULTS, target: Path = ROOT / "RESULTS.md", docs: Pat
     tables = {name: rows_of(table, reports) for name, table in TABLES.items()} | {
         "gains": rows_of_gains(reports["schedule"]),
         "gains56": rows_of_gains(reports["schedule56"]),
+        "lengths": rows_by_length(reports),
         "lr": rows_by_rate(reports),
         "published": published_rows(),
     }

@@ -6,9 +6,10 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from scripts.figure1 import save
-from scripts.results_runs import Run, accuracies, by_rate, gains, mean_and_std
+from scripts.results_runs import Report, Run, accuracies, arithmetic, by_length, by_rate, gains, mean_and_std, steps
 
 STYLES = {
     "L1": ("#000000", "o"),
@@ -129,9 +130,44 @@ def accuracy_by_rate(reports: dict[str, list[Run]]) -> Figure | None:
     return figure
 
 
+def accuracy_by_length(reports: dict[str, list[Run]], ratio: str) -> Figure | None:
+    """L1 and GReg-1 over the steps that they had in all, and over their arithmetic."""
+    groups: dict[tuple[str, str, str], list[Report]] = {}
+    for axes, report in by_length(reports):
+        if axes["ratio"] == ratio:
+            groups.setdefault((axes["method"], axes["before"], axes["tuned"]), []).append(report)
+    if not groups:
+        return None
+    gone = f"{100 * float(ratio):g} % of the filters gone"
+    figure, panels = blank(2, f"{gone}, by length of training, mean and std over seeds: {SOURCE}")
+    # GReg-1's points lie on one side of L1's line in each panel, and so do their names.
+    views = (lambda report: sum(steps(report)), "right", (-6, 5)), (arithmetic, "left", (6, -9))
+    for ax, (length, side, shift) in zip(panels, views, strict=True):
+        points = {
+            key: (length(members[0]), *mean_and_std([report["acc1_best"] for report in members]))
+            for key, members in groups.items()
+        }
+        for method, line in {"L1": "-", "GReg-1": "none"}.items():
+            plot(ax, sorted(point for key, point in points.items() if key[0] == method), method, line)
+        for (method, before, tuned), (x, y, _) in points.items():
+            if method == "GReg-1":
+                ax.annotate(f"{before} + {tuned}", (x, y), shift, textcoords="offset points", ha=side, fontsize=8)
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter("{x:,.0f}")
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.margins(0.27, 0.1)
+    panels[0].set_xlabel("steps in all (GReg-1: before + after the cut)")
+    panels[1].set_xlabel("arithmetic, in steps of the uncut network")
+    panels[0].set_ylabel("test accuracy, best epoch, %")
+    panels[0].legend(frameon=False, loc="upper left")
+    return figure
+
+
 PICTURES = {
     "cut": cut_against_penalty,
     "schedule": partial(accuracy_by_ratio, experiment="schedule", net="ResNet20"),
     "schedule56": partial(accuracy_by_ratio, experiment="schedule56", net="ResNet56"),
+    "lengths": partial(accuracy_by_length, ratio="0.9"),
     "lr": accuracy_by_rate,
 }

@@ -35,6 +35,43 @@ def by_rate(reports: dict[str, list[Run]]) -> list[Run]:
     ]
 
 
+def steps(report: Report) -> tuple[int, int]:
+    """Before the cut, and of fine-tuning."""
+    made = report["iterations"]
+    return made.get("update", 0) + made.get("stabilise", 0), made.get("finetune", 0)
+
+
+def arithmetic(report: Report) -> float:
+    """Steps before the cut and those of fine-tuning by their FLOPs: one of the uncut network counts as 1."""
+    before, tuned = steps(report)
+    return before + tuned / report["speedup"]
+
+
+def by_length(reports: dict[str, list[Run]]) -> list[Run]:
+    """L1 and GReg-1, by their steps ``before`` the cut and the steps ``tuned`` after it.
+
+    To the report of a cut network that was fine-tuned again, the steps before its cut are added.
+    """
+    schedule = [
+        (axes, report) for axes, report in reports["schedule"] if axes["method"] in ("L1", "L1-longer", "GReg-1")
+    ]
+    cut = {(axes["seed"], axes["ratio"], axes["method"]): report["iterations"] for axes, report in schedule}
+    again = [
+        (axes, report | {"iterations": cut[axes["seed"], axes["ratio"], axes["method"]] | report["iterations"]})
+        for experiment in ("length-l1", "same-flops", "tuned-longer", "tuned-longer-flops")
+        for axes, report in reports[experiment]
+    ]
+    slower = [(axes | {"method": report["method"]}, report) for axes, report in reports["length"]]
+    ratios = {axes["ratio"] for axes, _ in [*again, *slower]}
+    found = []
+    for axes, report in [*schedule, *again, *slower]:
+        if axes["ratio"] in ratios:
+            before, tuned = steps(report)
+            names = {"seed": axes["seed"], "ratio": axes["ratio"], "method": axes["method"].removesuffix("-longer")}
+            found.append((names | {"before": str(before), "tuned": str(tuned)}, report))
+    return found
+
+
 def accuracies(runs: list[Run], **wanted: str) -> dict[int, float]:
     """Seed -> ``acc1_best`` of the runs with these axes."""
     return {report["seed"]: report["acc1_best"] for axes, report in runs if wanted.items() <= axes.items()}

@@ -9,10 +9,16 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from scripts.results_runs import Report, Run, accuracies, by_rate, gains, mean_and_std
+from scripts.results_runs import Report, Run, accuracies, arithmetic, by_length, by_rate, gains, mean_and_std, steps
 
 AXES_FIRST = ("arch", "ratio", "method")
-TITLES = {"arch": "net", "tau": "λ grows to", "tau_pick": "picked at λ", "lr": "first lr"}
+TITLES = {
+    "arch": "net",
+    "tau": "λ grows to",
+    "tau_pick": "picked at λ",
+    "before": "steps before the cut",
+    "tuned": "steps of fine-tuning",
+}
 # In the order in which they are spoken of.
 METHODS = ("none", "L1", "L1-longer", "GReg-1", "GReg-2", "Torch-Pruning", "scratch")
 
@@ -58,10 +64,6 @@ def percent_gone(before: str, after: str) -> Callable[[Report], float]:
     return lambda report: 100 * (1 - report[after] / report[before])
 
 
-def steps(*phases: str) -> Callable[[Report], float]:
-    return lambda report: sum(report["iterations"].get(phase, 0) for phase in phases)
-
-
 AROUND = [
     acc("before the cut, raw", "acc1_before_cut"),
     acc("after, raw", "acc1_after_cut"),
@@ -71,8 +73,8 @@ AROUND = [
 ]
 TUNED = [acc("best epoch (on test)", "acc1_best"), acc("last epoch", "acc1_last")]
 STEPS = [
-    Column("steps before the cut", steps("update", "stabilise"), "{:.0f}"),
-    Column("steps of fine-tuning", steps("finetune"), "{:.0f}"),
+    Column("steps before the cut", lambda report: steps(report)[0], "{:.0f}"),
+    Column("steps of fine-tuning", lambda report: steps(report)[1], "{:.0f}"),
 ]
 COST = [
     Column("speedup", lambda report: report["speedup"], "{:.2f}x"),
@@ -80,7 +82,8 @@ COST = [
     Column("with batch-norm, %", percent_gone("params_with_bn_before", "params_with_bn_after")),
     Column("hours", lambda report: sum(report["seconds"].values()) / 3600, "{:.3f}"),
 ]
-BASE = [acc("as it came", "acc1_base"), *TUNED, Column("steps", steps("finetune"), "{:.0f}")]
+ARITHMETIC = Column("arithmetic, in steps of the uncut network", arithmetic, "{:.0f}")
+BASE = [acc("as it came", "acc1_base"), *TUNED, Column("steps", lambda report: steps(report)[1], "{:.0f}")]
 ZEROS = Column("zeros, %", lambda report: 100 * report["sparsity"] if "sparsity" in report else None)
 PICK = [
     Column("pick shared with L1, %", mean_of("overlap", times=100), "{:.1f}"),
@@ -108,13 +111,13 @@ TABLES = {
     "base": Table(("base",), BASE),
     "cut": Table(("schedule", "torch-pruning"), CUT, without=("L1-longer", "scratch")),  # cut as L1's
     "lambda": Table(("lambda",), CUT),
-    "length": Table(("length",), [STEPS[0], *CUT]),
+    "length": Table(("length",), CUT),
     "schedule": Table(("schedule",), [*TUNED, *STEPS, *COST]),
     "torch-pruning-tuned": Table(("torch-pruning-tuned",), TUNED),
     "proportion": Table(("proportion",), [*CUT, *TUNED]),
     "schedule56": Table(("schedule56",), [*TUNED, *STEPS, *COST]),
+    "same-flops56": Table(("same-flops56",), [*TUNED, STEPS[1], ARITHMETIC]),
     "cut56": Table(("schedule56",), CUT, without=("L1-longer", "scratch")),
-    "tuned-longer": Table(("tuned-longer",), [*TUNED, STEPS[1]]),
     "importance": Table(("importance",), [*PICK, *AROUND[2:], *TUNED]),
     "tiny-base": Table(("tiny-base",), BASE),
     "tiny-base-longer": Table(("tiny-base-longer",), BASE),
@@ -165,6 +168,11 @@ def rows_by_rate(reports: dict[str, list[Run]]) -> list[list[str]]:
         seeds = ", ".join(str(len(found.get(rate, []))) for rate in rates)
         rows.append([*group, *(shown(TUNED[0], found.get(rate, [])) for rate in rates), seeds])
     return rows
+
+
+def rows_by_length(reports: dict[str, list[Run]]) -> list[list[str]]:
+    """Header and rows: L1 and GReg-1 by the steps that they had before and after the cut."""
+    return rows_of(Table(("lengths",), [ARITHMETIC, *TUNED]), {"lengths": by_length(reports)})
 
 
 def rows_of_gains(runs: list[Run]) -> list[list[str]]:

@@ -256,3 +256,32 @@ def test_learning_rates_stand_side_by_side_with_the_schedules_own():
         ["ratio", "method", "from 0.001", "from 0.01", "from 0.1", "seeds"],
         ["0.9", "L1", "33.00", "42.00", "36.00", "1, 1, 1"],
     ]
+
+
+def test_steps_before_the_cut_are_counted_though_its_network_was_fine_tuned_again():
+    def run(axes, best, **iterations):
+        report = {"method": "GReg-1", "seed": 0, "speedup": 10.0, "acc1_best": best, "acc1_last": best}
+        return {"seed": "0", "ratio": "0.9"} | axes, report | {"iterations": iterations}
+
+    greg1, l1 = {"method": "GReg-1"}, {"method": "L1"}
+    reports = {
+        "schedule": [
+            run(greg1, 58.0, update=400, stabilise=200, finetune=600),
+            run(l1, 42.0, finetune=600),
+            run({"method": "L1-longer"}, 49.0, finetune=1200),
+            run(l1 | {"ratio": "0.95"}, 41.0, finetune=600),  # run at one length only
+        ],
+        "length": [run({"steps": "2500"}, 63.0, update=1600, stabilise=900, finetune=600)],
+        "length-l1": [],
+        "same-flops": [run(l1, 66.0, finetune=6600)],
+        "tuned-longer": [run(greg1, 70.0, finetune=3600)],
+        "tuned-longer-flops": [],
+    }
+    assert [row[:3] + row[4:6] for row in results_tables.rows_by_length(reports)[1:]] == [
+        ["L1", "0", "600", "60", "42.00"],
+        ["L1", "0", "1200", "120", "49.00"],
+        ["L1", "0", "6600", "660", "66.00"],
+        ["GReg-1", "600", "600", "660", "58.00"],
+        ["GReg-1", "600", "3600", "960", "70.00"],
+        ["GReg-1", "2500", "600", "2560", "63.00"],
+    ]
