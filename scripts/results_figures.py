@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from scripts.figure1 import save
-from scripts.results_runs import Report, Run, accuracies, arithmetic, by_length, by_rate, gains, mean_and_std, steps
+from scripts.results_runs import Run, accuracies, arithmetic, by_length, by_rate, gains, mean_and_std, steps
 
 STYLES = {
     "L1": ("#000000", "o"),
@@ -132,20 +132,21 @@ def accuracy_by_rate(reports: dict[str, list[Run]]) -> Figure | None:
 
 def accuracy_by_length(reports: dict[str, list[Run]], ratio: str) -> Figure | None:
     """L1 and GReg-1 over the steps that they had in all, and over their arithmetic."""
-    groups: dict[tuple[str, str, str], list[Report]] = {}
-    for axes, report in by_length(reports):
-        if axes["ratio"] == ratio:
-            groups.setdefault((axes["method"], axes["before"], axes["tuned"]), []).append(report)
-    if not groups:
+    runs = [(axes, report) for axes, report in by_length(reports) if axes["ratio"] == ratio]
+    if not runs:
         return None
+    one_of = {(axes["method"], axes["before"], axes["tuned"]): report for axes, report in runs}
     gone = f"{100 * float(ratio):g} % of the filters gone"
     figure, panels = blank(2, f"{gone}, by length of training, mean and std over seeds: {SOURCE}")
     # GReg-1's points lie on one side of L1's line in each panel, and so do their names.
     views = (lambda report: sum(steps(report)), "right", (-6, 5)), (arithmetic, "left", (6, -9))
     for ax, (length, side, shift) in zip(panels, views, strict=True):
         points = {
-            key: (length(members[0]), *mean_and_std([report["acc1_best"] for report in members]))
-            for key, members in groups.items()
+            (method, before, tuned): (
+                length(report),
+                *mean_and_std([*accuracies(runs, method=method, before=before, tuned=tuned).values()]),
+            )
+            for (method, before, tuned), report in one_of.items()
         }
         for method, line in {"L1": "-", "GReg-1": "none"}.items():
             plot(ax, sorted(point for key, point in points.items() if key[0] == method), method, line)

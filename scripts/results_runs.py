@@ -9,6 +9,8 @@ from scripts.grid import Cell
 
 Report = dict[str, Any]
 Run = tuple[dict[str, str], Report]  # its axes in the grid, and what was found
+# Experiments that fine-tune cut networks of `schedule` for other lengths; add one here to have it in `lengths`.
+TUNED_AGAIN = ("length-l1", "same-flops", "tuned-longer", "tuned-longer-flops")
 
 
 def reports_of(cells: Iterable[Cell], results: Path) -> dict[str, list[Run]]:
@@ -50,16 +52,18 @@ def arithmetic(report: Report) -> float:
 def by_length(reports: dict[str, list[Run]]) -> list[Run]:
     """L1 and GReg-1, by their steps ``before`` the cut and the steps ``tuned`` after it.
 
-    To the report of a cut network that was fine-tuned again, the steps before its cut are added.
+    L1-longer is L1 here. To the report of a cut network that was fine-tuned again, the steps before its cut are added;
+    without the report of that cut it is left out. So are ratios that `schedule` alone has.
     """
     schedule = [
         (axes, report) for axes, report in reports["schedule"] if axes["method"] in ("L1", "L1-longer", "GReg-1")
     ]
     cut = {(axes["seed"], axes["ratio"], axes["method"]): report["iterations"] for axes, report in schedule}
     again = [
-        (axes, report | {"iterations": cut[axes["seed"], axes["ratio"], axes["method"]] | report["iterations"]})
-        for experiment in ("length-l1", "same-flops", "tuned-longer", "tuned-longer-flops")
+        (axes, report | {"iterations": cut[key] | report["iterations"]})
+        for experiment in TUNED_AGAIN
         for axes, report in reports[experiment]
+        if (key := (axes["seed"], axes["ratio"], axes["method"])) in cut
     ]
     slower = [(axes | {"method": report["method"]}, report) for axes, report in reports["length"]]
     ratios = {axes["ratio"] for axes, _ in [*again, *slower]}

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from pruner import PRUNERS
-from scripts import results, results_tables
+from scripts import results, results_runs, results_tables
 from scripts.grid import Cell, cells_of, read_grid
 from scripts.sweep import Sweep, main, places
 from utils.options import parse
@@ -272,11 +272,13 @@ def test_steps_before_the_cut_are_counted_though_its_network_was_fine_tuned_agai
             run(l1 | {"ratio": "0.95"}, 41.0, finetune=600),  # run at one length only
         ],
         "length": [run({"steps": "2500"}, 63.0, update=1600, stabilise=900, finetune=600)],
-        "length-l1": [],
         "same-flops": [run(l1, 66.0, finetune=6600)],
-        "tuned-longer": [run(greg1, 70.0, finetune=3600)],
-        "tuned-longer-flops": [],
+        "tuned-longer": [
+            run(greg1, 70.0, finetune=3600),
+            run(greg1 | {"seed": "1"}, 71.0, finetune=3600),  # the report of its cut is missing
+        ],
     }
+    reports = {experiment: [] for experiment in results_runs.TUNED_AGAIN} | reports
     assert [row[:3] + row[4:6] for row in results_tables.rows_by_length(reports)[1:]] == [
         ["L1", "0", "600", "60", "42.00"],
         ["L1", "0", "1200", "120", "49.00"],
