@@ -3,22 +3,28 @@
 
 import json
 import logging
-import os
+import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
+
+if __name__ == "__main__":  # until the program handles it, Ctrl-C ends it without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import torch
 from torch import Tensor, nn
 
-from data import BadImageError, Data, DataSpec, Shard, build_loaders, describe
+from data import Data, DataSpec, Shard, build_loaders, describe
 from model import reinitialise
 from pruner import PRUNERS, Masks, Pruner, Setting
-from utils import distributed
+from utils import checkpoint, distributed
+from utils.console import close_log, flush_streams, open_log, optional, prepare_streams, show
 from utils.cost import cost_of, example
 from utils.cutting import make_cut
 from utils.device import device_notices, device_of
+from utils.errors import CommandError, explain
 from utils.figures import norms_figure
 from utils.history import History, OrderLog
 from utils.launch import launch, processes_wanted
@@ -28,110 +34,119 @@ from utils.options import Options
 from utils.parsers import about
 from utils.planning import Planned, plan_notes, plan_run, refuse_untrained
 from utils.report import report_of
-from utils.resume import Found, settings
-from utils.run import LATEST, Run, RunDir, close_log, open_log, show
+from utils.resume import Found, settings, twin_check
+from utils.run import LATEST, Run, RunDir
 from utils.speed import laid_out, resolved
 from utils.stopping import Stop, Stopped
 from utils.tables import closing_table, evaluation_table, plan_table
 from utils.training import evaluate, fine_tune, prune_phase, shown
+from utils.validation import refuse_other_optimizer
 
 log = logging.getLogger("pruning")
-LOOKS = 100  # at the groups' scores during the prune phase, for the figure
+SNAPSHOTS = 100  # of the groups' scores during the prune phase, for the figure
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line.
+    """The command line. Every error is one line; its traceback is in ``log/log.txt``, on stderr with ``--debug``.
 
     Returns:
-        The exit code: 0; 2 for a wrong command; 1 for a run that diverged or could not be written; 128 + n for one
-        that signal n has stopped.
+        The exit code: 0; 2 where the command ends before a run has begun; 1 where a run ends by an error; 128 + n
+        where signal n has stopped it.
     """
     argv = sys.argv[1:] if argv is None else argv
+    prepare_streams()
+    open_log(every_line=False, quiet=not distributed.is_first())
     stop, code, job = Stop(), 0, None
-    first = os.environ.get("RANK", "0") == "0"  # of several processes, the one that speaks
     try:
         with stop.listening():
-            try:
-                options, notices, found = settings(argv)
-                processes = processes_wanted(options)
-            except ValueError as error:
-                raise Wrong(str(error)) from error
-            open_log(options.screen_print, quiet=not first)
+            options, notices, found = command(argv)
+            open_log(options.screen_print, quiet=not distributed.is_first())
             if found and found.report:
                 show(closing_table(found.report))
                 return 0
+            processes = processes_wanted(options)
             if processes > 1:
                 return launch(__file__, argv, processes)
-            job = prepare(options, notices, found, stop)
+            job = prepare(options, notices, found, stop, twin_check(argv))
             if job:
                 with closing(job[0]):
                     run(*job)
     except Stopped as error:
         code = 128 + error.signal
-        if first:
-            way = f"; go on with it: main.py --resume_path {job[0].path}" if job else ", before the run had begun"
-            print(f"main.py: {error}{way}", file=sys.stderr)
-    except (Wrong, BadImageError, ArithmeticError, OSError) as error:
-        code = 2 if isinstance(error, Wrong) else 1
-        if first or code == 1:
-            print(f"main.py: error: {' '.join(str(error).split())}", file=sys.stderr)  # on one line
+        complain(f"{error}{job[0].how_to_resume if job else ', before the run had begun'}")
+    except Exception as error:
+        code = 1 if job else 2
+        log.error("traceback of the error that ends the run:", exc_info=error)
+        if "--debug" in argv:
+            traceback.print_exc()
+        complain(f"error: {explain(error, job[0].how_to_resume if job else '')}", always=bool(job))
     finally:
         close_log()
         distributed.leave()
+        flush_streams()
     return code
 
 
-class Wrong(Exception):
-    """The command asks for what cannot be; in one line."""
+def complain(text: str, always: bool = False) -> None:
+    """One line on stderr; of several processes the first one's, unless `always`: each may fail for its own reason."""
+    if always or distributed.is_first():
+        with suppress(OSError, ValueError):  # a closed stream; the exit code is left
+            print(f"main.py: {text}", file=sys.stderr, flush=True)
+
+
+def command(argv: Sequence[str]) -> tuple[Options, list[str], Found | None]:
+    try:
+        return settings(argv)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
 
 
 def prepare(
-    options: Options, notices: list[str], found: Found | None, stop: Stop
+    options: Options, notices: list[str], found: Found | None, stop: Stop, refuse_twin: Callable[[], None] | None
 ) -> tuple[Run, Data, Start, Planned, torch.device] | None:
     """Everything that can be wrong with a command is found here, before anything is written.
 
     Returns:
         What ``run`` needs; None where a plan or an evaluation was all that was asked for.
     """
-    try:
-        device = device_of(options.device, options.gpu)
-        distributed.join(device, options.dist_backend)
-        shard = distributed.shard()
-        options = resolved(replace(options, seed=distributed.from_first(options.seed)), device)
-        with about("data_path"):
-            spec = describe(options.dataset, options.data_path)
-        notices += device_notices(device, options.gpu) + family_notice(options, spec)
-        if options.evaluate:
-            print_evaluation(options, spec, device)
-            say_notices(notices)
-            return None
-        planned = plan_run(options, spec)
-        if options.plan:
-            say_notices(notices)
-            notes = plan_notes(options, planned.plan)
-            show(plan_table(planned.values, notes) if options.plan == "text" else json.dumps(planned.values))
-            for note in notes if options.plan == "json" else []:
-                log.warning("note: %s", note)
-            return None
-        resumed = found.saved if found else {}
-        if resumed:
-            start = network_of_run(resumed, spec, str(found.file))
-        else:
-            refuse_untrained(options, planned.plan)
-            start = starting_network(options, spec)
-        if start.pruned and not resumed and not options.directly_ft_weights:
-            raise ValueError(f"{start.source} is already pruned; give a dense network to --base_model_path")
-        data = loaders(options, device, shard)
-        refuse_other_images(data, resumed)
-        path = found.path if found else None
-        this_run = (
-            RunDir(options, spec, start.model, stop, resumed, path) if shard.rank == 0 else Run(options, stop, resumed)
-        )
-        this_run.record.images = data.sizes
-        say_notices(notices)  # a wrong command is answered in one line, without them
-        return this_run, data, start, planned, device
-    except ValueError as error:
-        raise Wrong(str(error)) from error
+    device = device_of(options.device, options.gpu)
+    distributed.join(device, options.dist_backend)
+    shard = distributed.shard()
+    options = resolved(replace(options, seed=distributed.from_first(options.seed)), device)
+    with about("data_path"):
+        spec = describe(options.dataset, options.data_path)
+    notices += device_notices(device, options.gpu) + family_notice(options, spec)
+    if options.evaluate:
+        print_evaluation(options, spec, device)
+        say_notices(notices)
+        return None
+    resumed = found.saved if found else {}
+    planned = plan_run(options, spec, checkpoint.kept_so_far(resumed))
+    if options.plan:
+        say_notices(notices)
+        notes = [] if resumed else plan_notes(options, planned.plan)
+        show(plan_table(planned.values, notes) if options.plan == "text" else json.dumps(planned.values))
+        for note in notes if options.plan == "json" else []:
+            log.warning("note: %s", note)
+        return None
+    if found and resumed:
+        start = network_of_run(resumed, spec, str(found.file))
+        refuse_other_optimizer(resumed["optimizer"], start.model, found.file)
+    else:
+        refuse_untrained(options, planned.plan)
+        start = starting_network(options, spec)
+    if start.pruned and not resumed and not options.directly_ft_weights:
+        raise ValueError(f"{start.source} is already pruned; give a dense network to --base_model_path")
+    data = loaders(options, device, shard)
+    notices += refuse_other_images(data, resumed)
+    if shard.rank == 0:
+        of_run = {"path": found.path, "run_id": found.run_id} if found else {}
+        this_run = RunDir(options, data, start.model, stop, resumed, **of_run, refuse_twin=refuse_twin)
+    else:
+        this_run = Run(options, stop, resumed)
+    this_run.record.images = data.sizes
+    say_notices(notices)  # a wrong command is answered in one line, without them
+    return this_run, data, start, planned, device
 
 
 def loaders(options: Options, device: torch.device, shard: Shard) -> Data:
@@ -142,10 +157,32 @@ def loaders(options: Options, device: torch.device, shard: Shard) -> Data:
         )  # fmt: skip
 
 
-def refuse_other_images(data: Data, resumed: dict) -> None:
-    if resumed and tuple(resumed["record"]["images"]) != data.sizes:
+def refuse_other_images(data: Data, resumed: dict) -> list[str]:
+    """Compare the data with those that the resumed run began with.
+
+    Returns:
+        A notice where an older version's checkpoint does not say all about them.
+
+    Raises:
+        ValueError: they differ.
+    """
+    if not resumed:
+        return []
+    if tuple(resumed["record"]["images"]) != data.sizes:
         was = " and ".join(str(n) for n in resumed["record"]["images"])
-        raise ValueError(f"the run began with {was} images to train on and to test; here are {data.sizes}")
+        raise ValueError(f"--data_path: the run began with {was} images to train on and to test; here are {data.sizes}")
+    identity = checkpoint.identity(resumed)
+    if identity is None:
+        return ["the checkpoint is of an older version: whether these are the same images cannot be compared"]
+    if list(identity["class_names"]) != list(data.class_names):
+        was, now = ([*names][:5] for names in (identity["class_names"], data.class_names))
+        raise ValueError(f"--data_path: the run began with the classes {was}; here they are {now}")
+    if identity["fingerprint"] != data.fingerprint:
+        raise ValueError(
+            f"--data_path: these are not the images that the run began with, though as many (fingerprint "
+            f"{data.fingerprint}, was {identity['fingerprint']})"
+        )
+    return []
 
 
 def say_notices(notices: list[str]) -> None:
@@ -217,10 +254,10 @@ def open_run(this_run: Run, model: nn.Module, start: Start, data: Data) -> None:
 
 def say_resumed(this_run: Run, start: Start, processes: int) -> None:
     saved = this_run.resumed
-    this_run.say(f"going on from {start.source}: {saved['step']} steps of the {saved['phase']} phase are made")
+    this_run.say(f"resumed from {start.source}, after {saved['step']} steps of the {saved['phase']} phase")
     if len(saved["rng"]) != processes:
         log.warning(
-            "notice: saved by %d process(es), going on in %d: the result will not be the same to the last bit",
+            "notice: saved by %d process(es), resumed by %d: the result will not be the same to the last bit",
             len(saved["rng"]), processes,
         )  # fmt: skip
 
@@ -244,18 +281,24 @@ def prune(model: nn.Module, data: Data, pruner: Pruner, planned: Planned, this_r
     figure = magnitudes = order = None
     if this_run.writes:
         if options.wg != "weight":
-            figure = History(pruner, max(steps // LOOKS, 1), this_run.log_file("filter_norms.rows"), begun)
+            with optional("filter_norms.png"):
+                figure = History(pruner, max(steps // SNAPSHOTS, 1), this_run.log_file("filter_norms.rows"), begun)
         if options.save_mag_reg_log:
-            magnitudes = History(pruner, options.plot_interval, this_run.log_file("mag.rows"), begun)
+            with optional("magnitude log"):
+                magnitudes = History(pruner, options.plot_interval, this_run.log_file("mag.rows"), begun)
         if options.save_order_log:
-            order = OrderLog(pruner, options.plot_interval, this_run.log_file("order_log.csv"), seen.get("OrderLog"))
+            with optional("order log"):
+                file = this_run.log_file("order_log.csv")
+                order = OrderLog(pruner, options.plot_interval, file, seen.get("OrderLog"))
     prune_phase(model, data, pruner, this_run, steps, [watcher for watcher in (figure, magnitudes, order) if watcher])
     if figure and planned.plan.pruned:
-        norms_figure(figure, pruner.kept(), pruner.milestones, this_run.log_file("filter_norms.png"))
+        with optional("filter_norms.png"):
+            norms_figure(figure, pruner.kept(), pruner.milestones, this_run.log_file("filter_norms.png"))
     if magnitudes:
-        magnitudes.write(this_run.log_file(""))
+        with optional("magnitude log"):
+            magnitudes.write(this_run.log_file(""))
     if order:
-        order.look(sum(this_run.record.tally.iterations.values()))
+        order.observe_last(sum(this_run.record.tally.iterations.values()))
 
 
 def print_evaluation(options: Options, spec: DataSpec, device: torch.device) -> None:

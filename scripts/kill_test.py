@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 COMBINATIONS = tuple(itertools.product(("L1", "GReg-1", "GReg-2"), ("filter", "weight")))
 STAGES = ("start", "update", "stabilise", "cut", "fine-tuning")
 STABILISE_FROM = {"GReg-1": 40, "GReg-2": 60}
-OF_THE_PROCESS = ("seconds", "images_per_second", "run_dir")  # of a report: not the same in any two runs
+OF_THE_PROCESS = ("seconds", "images_per_second", "run_dir", "run_id")  # of a report: not the same in any two runs
 
 
 @dataclass

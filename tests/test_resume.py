@@ -285,7 +285,7 @@ def test_auto_falls_back_to_the_checkpoint_before(damage, half, tmp_path):
     assert ran.code == 0
     if damage != "missing":
         assert "checkpoint.pth" in ran.err
-        assert "going on from checkpoint_previous.pth" in ran.err
+        assert "resuming from checkpoint_previous.pth" in ran.err
     alone = run_program(tmp_path / "alone", *words)
     assert differences(alone.run_dir, run_dir) == []
 

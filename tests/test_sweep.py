@@ -153,7 +153,7 @@ def test_a_sweep_that_is_stopped_stops_its_run_and_goes_on_with_it(tmp_path):
     again = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, check=False)
     assert again.returncode == 0, again.stderr
     (run_dir,) = (tmp_path / "Experiments").iterdir()
-    assert "going on from" in (run_dir / "log" / "log.txt").read_text()
+    assert "resumed from" in (run_dir / "log" / "log.txt").read_text()
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ WRONG = {
     "a folder without images": ("--dataset folder --data_path {bad}/no_images", "--data_path", "no_images", "class folders"),
     "other classes to test": ("--dataset folder --data_path {bad}/odd_classes --method none", "--data_path", "differ", "dog"),
     # resuming, processes, devices
-    "nothing to go on with": (f"{DIGITS} --resume_path nowhere", "--resume_path", "nowhere", "0 files"),
+    "nothing to go on with": (f"{DIGITS} --resume_path nowhere", "--resume_path", "no file or directory nowhere"),
     "a directory that is no run's": (f"{DIGITS} --resume_path {{bad}}/good", "--resume_path", "good", "params.yaml"),
     "going on from a network": (f"{DIGITS} --resume_path {{bad}}/network.pth", "--resume_path", "network.pth", "state of a run"),
     "several machines": (
@@ -214,6 +214,7 @@ def test_a_place_where_nothing_can_be_written_ends_the_program(wanted, tmp_path)
     words = [*DIGITS.split(), "--epochs", "0", *(["--debug"] if wanted == "Debug_Dir" else [])]
     ran = run_program(tmp_path, *words)
     assert ran.code == 2
-    (line,) = ran.err.splitlines()
+    *traceback, line = ran.err.splitlines()
+    assert bool(traceback) == (wanted == "Debug_Dir")
     assert f"the folder of runs {wanted} cannot be made" in line
     assert [path.name for path in tmp_path.iterdir()] == [wanted]

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from utils.files import replacing
+from utils.files import regular_file, replacing
 from utils.foreign import read_pickled, read_safetensors
+from utils.validation import validated
 
 log = logging.getLogger(__name__)
 VERSION = 2  # 1 lacked what a run had measured so far, and cannot be gone on with
@@ -30,15 +31,13 @@ def save(path: Path, content: dict[str, Any], previous: Path | None = None) -> N
     try:
         with replacing(path, previous) as file:
             torch.save({"version": VERSION, **content}, file)
-    except (OSError, RuntimeError) as error:  # torch's writer says RuntimeError where the disk is full
-        reason = error.strerror if isinstance(error, OSError) else _reason(error)
+    except (OSError, RuntimeError) as error:
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise  # a RuntimeError of something else, such as a data worker that was killed meanwhile
+        # Where the disk is full, torch's writer raises a RuntimeError upon the system's error.
+        reason = cause.strerror or str(cause)
         raise OSError(f"{path} could not be written: {reason}; what was saved before is intact") from error
-
-
-def _reason(error: RuntimeError) -> str:
-    """What the system had said before torch's writer stumbled over it."""
-    cause = error.__context__
-    return cause.strerror if isinstance(cause, OSError) and cause.strerror else one_line(str(error), 100)
 
 
 def random_state() -> dict[str, Any]:
@@ -53,21 +52,28 @@ def restore_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(of_device, device)
 
 
-def find_one(pattern: str) -> Path:
+def find_one(pattern: str, directories: bool = False) -> Path:
     """The one file that `pattern` names.
 
+    Args:
+        directories: whether a directory counts, too.
+
     Raises:
-        ValueError: it names none or several.
+        ValueError: it names none or several, or something that is no file.
     """
-    if Path(pattern).is_file():
-        return Path(pattern)
-    found = sorted(glob.glob(os.path.expanduser(pattern)))
-    files = [name for name in found if Path(name).is_file()]
-    if not files:
-        raise ValueError(f"no file {pattern}")
-    if len(files) > 1:
-        raise ValueError(f"{pattern} matches {len(files)} files, not one: {', '.join(files)}")
-    return Path(files[0])
+    paths = [Path(pattern)] if os.path.lexists(pattern) else sorted(map(Path, glob.glob(os.path.expanduser(pattern))))
+    found = [path for path in paths if path.is_file() or (directories and path.is_dir())]
+    if len(found) > 1:
+        what = "files or directories" if directories else "files"
+        raise ValueError(f"{pattern} matches {len(found)} {what}, not one: {', '.join(map(str, found))}")
+    if paths and not found:
+        try:
+            regular_file(paths[0])  # says what it is instead
+        except OSError as error:
+            raise ValueError(f"{paths[0]}: {error.strerror}") from None
+    if not found:
+        raise ValueError(f"no file {'or directory ' * directories}{pattern}")
+    return found[0]
 
 
 def read(path: Path, trust: bool = False) -> dict[str, Any]:
@@ -99,12 +105,13 @@ def read(path: Path, trust: bool = False) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds a {type(found).__name__}, not weights")
     if "version" in found and "options" in found:
-        if found["version"] > VERSION:
+        version = found["version"]
+        if isinstance(version, int) and version > VERSION:
             raise ValueError(
-                f"{path} was written by a newer version of this program (format {found['version']}, this one reads "
-                f"up to {VERSION})"
+                f"{path} was written by a newer version of this program (format {version}; this one reads up to "
+                f"{VERSION})"
             )
-        return found
+        return validated(found, path)
     state = next((found[key] for key in ("state_dict", "model") if isinstance(found.get(key), dict)), found)
     tensors = {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
@@ -137,6 +144,11 @@ def one_line(text: str, most: int = 300) -> str:
     return " ".join(text.split())[:most]
 
 
+def identity(saved: dict[str, Any]) -> dict[str, Any] | None:
+    """``run_id``, ``fingerprint`` of the data and ``class_names`` of a run's checkpoint; None: of an older version."""
+    return saved.get("identity")
+
+
 def is_pruned(saved: dict[str, Any]) -> bool:
     return bool(saved.get("kept") or saved.get("masks"))
 
@@ -149,8 +161,20 @@ def kept_by(saved: dict[str, Any], source: str) -> tuple[str, str, dict[str, Ten
     """
     if not is_pruned(saved):
         raise ValueError(f"{source} holds no pruned network of this program")
-    kept = saved["kept"] or {name: mask.flatten() for name, mask in saved["masks"].items()}
-    return saved["options"]["arch"], saved["options"]["wg"], kept
+    return saved["options"]["arch"], saved["options"]["wg"], kept_so_far(saved)
+
+
+def kept_so_far(saved: dict[str, Any]) -> dict[str, Tensor]:
+    """What a run keeps of each layer that loses groups, (groups,) bool: as cut or, before the cut, as L1 has counted.
+
+    Args:
+        saved: a run's checkpoint; empty for a run that begins.
+    """
+    if not saved:
+        return {}
+    if is_pruned(saved):
+        return saved["kept"] or {name: mask.flatten() for name, mask in saved["masks"].items()}
+    return saved["pruner"].get("l1_picks", {})
 
 
 def fill(model: nn.Module, state: dict[str, Tensor], source: str) -> None:

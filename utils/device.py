@@ -30,6 +30,7 @@ def device_of(name: str, gpu: int | None = None) -> torch.device:
 def device_notices(device: torch.device, gpu: int | None) -> list[str]:
     """What was asked of GPUs and is not what happens."""
     asked = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    asked = "" if asked.startswith("-1") or asked == "NoDevFiles" else asked  # how one asks for none
     if device.type == "cpu" and torch.cuda.device_count() == 0 and (asked or gpu is not None):
         wish = f"CUDA_VISIBLE_DEVICES={asked}" if asked else f"--gpu {gpu}"
         return [f"{wish}, but there is no GPU here: computing on the CPU"]

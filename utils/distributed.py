@@ -1,6 +1,10 @@
 """Several processes on one run, by torch.distributed under torchrun. With one process everything here is a no-op."""
 
+import logging
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from data import Shard
 
+log = logging.getLogger("pruning")
+SILENCE_SECONDS = 3.0  # of waiting for other processes, before that is said
 PATIENCE = timedelta(minutes=30)  # while the first process alone reads, or estimates batch-norm statistics
 
 
@@ -27,6 +33,29 @@ def under_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ or {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys()
 
 
+def is_first() -> bool:
+    """Whether this process is the one that speaks, known before it has met the others."""
+    return not under_torchrun() or os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def _waiting_is_said() -> Iterator[None]:
+    """Say, after a while, for whom this process waits."""
+    environment = os.environ
+    where = f"{environment.get('MASTER_ADDR')}:{environment.get('MASTER_PORT')}"
+    n = int(environment.get("WORLD_SIZE", "1")) - 1
+    text = f"notice: waiting for {n} other process{'es' * (n > 1)} at {where}"
+    if "TORCHELASTIC_RUN_ID" not in environment:
+        text += "; for one process alone, unset RANK, WORLD_SIZE and MASTER_ADDR"
+    timer = threading.Timer(SILENCE_SECONDS, log.warning, [text])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def join(device: torch.device, backend: str | None = None) -> None:
     """Meet the other processes that torchrun has started, if there are any.
 
@@ -37,7 +66,8 @@ def join(device: torch.device, backend: str | None = None) -> None:
         if device.type == "cuda":
             torch.cuda.set_device(device)  # where nccl sends objects from
         name = backend or ("nccl" if device.type == "cuda" else "gloo")
-        dist.init_process_group(name, timeout=PATIENCE, device_id=device if name == "nccl" else None)
+        with _waiting_is_said():
+            dist.init_process_group(name, timeout=PATIENCE, device_id=device if name == "nccl" else None)
 
 
 def leave() -> None:

@@ -1,10 +1,25 @@
-"""Files that are written whole or not at all."""
+"""Files: only regular ones are read; they are written whole or not at all."""
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+
+def regular_file(path: str | Path) -> Path:
+    """`path`, once it is known that opening it neither waits for a writer nor reads a device.
+
+    Raises:
+        ValueError: it is a directory, a named pipe, a socket or a device.
+        OSError: there is no such file.
+    """
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+        raise ValueError(f"{path} is {kinds.get(stat.S_IFMT(mode), 'a device')}, not a file")
+    return Path(path)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 import uuid
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ import torch
 
 from utils.distributed import under_torchrun
 from utils.options import Options
+from utils.stopping import SIGNALS
 
 
 def processes_wanted(options: Options) -> int:
@@ -51,6 +53,7 @@ def launch(program: str, argv: Sequence[str], n: int) -> int:
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         max_restarts=0,
+        signals_to_handle=",".join(signal.Signals(number).name for number in SIGNALS),
     )
     try:
         elastic_launch(config, sys.executable)(program, *argv)

@@ -10,10 +10,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, NoReturn
-
-import yaml
 
 from data import DATASETS
 from model import SMALL
@@ -22,6 +19,7 @@ from pruner.groups import KINDS, PICKS
 from pruner.plan import parse_skip_layers, parse_stage_pr
 from utils.learning_rate import parse_lr_schedule, uses_adam
 from utils.parsers import (
+    about,
     arch,
     boolean,
     checked,
@@ -33,9 +31,13 @@ from utils.parsers import (
     nearest,
     number,
     one_of,
+    path,
     pretrained,
     share,
 )
+from utils.settings_file import read_settings_file
+
+RUN_ID = "run_id"  # a key of log/params.yaml beside the settings: which run it is of
 
 
 class _Parser(argparse.ArgumentParser):
@@ -58,8 +60,9 @@ def flag(default: Any, parse: Callable[[str], Any], help: str, *aliases: str, **
 
     Args:
         aliases: other spellings, short ones too.
-        more: ``metavar``; ``section``, the heading in ``--help`` that begins with this flag; ``free``, whether a
-            run may go on with another value: the result does not depend on it.
+        more: ``metavar``; ``section``, the heading in ``--help`` that begins with this flag; ``free``, whether the
+            value may change on resume (it does not affect results); ``of_command``, whether it is never stored: it
+            holds for the command that it is typed in, since no file may decide what the program reads or runs.
     """
     meta = {"parse": parse, "help": help, "aliases": aliases, **more}
     return field(metadata=meta) if default is MISSING else field(default=default, metadata=meta)
@@ -85,9 +88,9 @@ class Options:
         "print what would happen and stop; --plan=json for programs",
         metavar="text|json",
         argparse={"nargs": "?", "const": "text"},
-        free=True,
+        of_command=True,
     )
-    evaluate: bool = switch("print accuracy and costs of --base_model_path and stop", "-e", free=True)
+    evaluate: bool = switch("print accuracy and costs of --base_model_path and stop", "-e", of_command=True)
 
     arch: str = flag(
         "resnet18",
@@ -97,10 +100,10 @@ class Options:
         section="Network and data",
     )
     dataset: str = flag(MISSING, one_of(*DATASETS), f"one of {', '.join(DATASETS)} (required)")
-    data_path: str = flag("./data", str, "where data sets are; for npz and folder, the folder itself", free=True)
+    data_path: str = flag("./data", path, "where data sets are; for npz and folder, the folder itself", free=True)
     base_model_path: str | None = flag(
         None,
-        str,
+        path,
         "weights to start from: a path, or a pattern that matches one file",
         metavar="FILE",
         argparse={"nargs": "+", "action": _OneFile},
@@ -112,7 +115,9 @@ class Options:
         metavar="WEIGHTS",
         argparse={"nargs": "?", "const": "true"},
     )
-    trust_checkpoint: bool = switch("read files that hold a pickled network, which runs code from the file", free=True)
+    trust_checkpoint: bool = switch(
+        "read files that hold a pickled network, which runs code from the file; never stored", of_command=True
+    )
     allow_untrained: bool = switch("prune a network that nobody trained", free=True)
     not_use_bn: bool = switch("vgg* for small images without batch-norm")
 
@@ -129,7 +134,7 @@ class Options:
     )
     pick_pruned: str = flag("min", one_of(*PICKS), "which groups L1 and GReg-1 pick, by magnitude")
     base_pr_model: str | None = flag(
-        None, str, "prune as many groups per layer as in this pruned checkpoint", metavar="FILE"
+        None, path, "prune as many groups per layer as in this pruned checkpoint", metavar="FILE"
     )
     inherit_pruned: str = flag(
         "index", one_of("index", "pr"), "from --base_pr_model: the very groups (index) or their number (pr)"
@@ -138,7 +143,7 @@ class Options:
         "", str, "after the cut of L1 or Oracle: orth for orthogonal weights, any other word to start from scratch"
     )
     directly_ft_weights: str | None = flag(
-        None, str, "fine-tune the pruned network of this checkpoint; no pruning", metavar="FILE"
+        None, path, "fine-tune the pruned network of this checkpoint; no pruning", metavar="FILE"
     )
     ft_in_oracle_pruning: bool = switch("Oracle: fine-tune each candidate before it is judged")
     expect_speedup: float | None = flag(
@@ -187,12 +192,12 @@ class Options:
 
     resume_path: str | None = flag(
         None,
-        str,
-        "go on with a run: its directory, one of its checkpoints, or auto: the run of this very command, if there is "
+        path,
+        "resume a run: its directory, one of its checkpoints, or auto: the run of this very command, if there is "
         "one, else a new one",
         metavar="PATH|auto",
         section="Running",
-        free=True,
+        of_command=True,
     )
     seed: int | None = flag(None, integer(0), "of everything random (default: drawn, and logged)")
     device: str = flag("auto", one_of("auto", "cpu", "cuda"), "auto: the GPU if there is one", free=True)
@@ -243,7 +248,7 @@ class Options:
     )
     screen_print: bool = switch("every line of the log on the screen, too", free=True)
     note: str = flag("", str, "a remark for the log", free=True)
-    debug: bool = switch("write to Debug_Dir/ instead of Experiments/", free=True)
+    debug: bool = switch("write to Debug_Dir/ instead of Experiments/, and print the traceback of an error", free=True)
     print_interval: int = flag(100, integer(1), "steps of the prune phase between two lines of progress", free=True)
     test_interval: int = flag(2000, integer(1), "steps of the prune phase between two tests", free=True)
     print_freq: int = flag(
@@ -333,7 +338,8 @@ def read(argv: Sequence[str]) -> tuple[dict[str, str], set[str]]:
     given: dict[str, str] = {}
     for source in ("params_json", "config"):  # later ones win
         if source in typed:
-            given |= _read_file(source, typed.pop(source))
+            with about(source):
+                given |= _read_file(source, path(typed.pop(source)))
     return given | typed, set(typed)
 
 
@@ -358,11 +364,12 @@ def build(given: dict[str, str]) -> Options:
 
 
 def differences(options: Options, before: Options) -> list[str]:
-    """What a run that was made with `before` cannot go on with: ``--flag value (was value)``."""
+    """Settings that differ and may not change on resume: ``--flag value (was value)``."""
     found = []
     for f in fields(Options):
         now, then = getattr(options, f.name), getattr(before, f.name)
-        if (now < then) if f.name == "epochs" else (now != then and not f.metadata.get("free")):
+        may_change = f.metadata.get("free") or f.metadata.get("of_command")
+        if (now < then) if f.name == "epochs" else (now != then and not may_change):
             found.append(f"--{f.name} {now} (was {then})")
     return found
 
@@ -388,40 +395,22 @@ def _words(argv: Sequence[str]) -> list[str]:
     return words
 
 
-def read_settings(path: str | Path) -> dict[str, str]:
-    """Settings of a run's ``log/params.yaml``, as text."""
-    return _read_file("resume_path", str(path))
-
-
 def _read_file(source: str, path: str) -> dict[str, str]:
-    """Settings of a YAML (or JSON) file, as the text one would type.
+    """Settings of a file that `source`, a flag, names.
 
-    The base loader leaves every value as it is written: YAML's own types would make minutes of 5:0.6.
+    Raises:
+        ValueError: it cannot be read, or has a key that is no flag; names flag and file.
     """
     try:
-        found = yaml.load(Path(path).read_text(), Loader=yaml.BaseLoader)
-    except OSError as error:
-        raise ValueError(f"--{source} {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"--{source} {path}: not a YAML file: {' '.join(str(error).split())}") from None
-    if found and not isinstance(found, dict):
-        raise ValueError(f"--{source} {path}: not a list of 'key: value'")
+        given = read_settings_file(path)
+    except ValueError as error:
+        raise ValueError(f"--{source} {path}: {error}") from None
+    given.pop(RUN_ID, None)  # log/params.yaml is such a file, and names the run that it is of
     known = {f.name for f in fields(Options)}
-    for key in found or {}:
+    for key in given:
         if key not in known:
             raise ValueError(f"--{source} {path}: unknown key '{key}'{nearest(key, known)}")
-    typed = {key: _as_typed(value) for key, value in (found or {}).items()}
-    return {key: value for key, value in typed.items() if value not in ("", "null", "~")}
-
-
-def _as_typed(value: Any) -> str:
-    """A value as a word of the command line: lists in brackets, mappings as {0:0.1,30:0.01}."""
-    if isinstance(value, list):
-        return f"[{','.join(_as_typed(item).strip('{}') for item in value)}]"
-    if isinstance(value, dict):
-        # In {0:0.1,30:0.01}, without blanks, YAML sees keys without values.
-        return "{" + ",".join(f"{k}:{_as_typed(v)}" if v else k for k, v in value.items()) + "}"
-    return value
+    return given
 
 
 def notices_on(options: Options, typed: set[str]) -> list[str]:
@@ -450,12 +439,17 @@ def notices_on(options: Options, typed: set[str]) -> list[str]:
     return notices
 
 
+def stored_names() -> set[str]:
+    """The settings that run directories and checkpoints hold."""
+    return {f.name for f in fields(Options) if not f.metadata.get("of_command")}
+
+
 def from_plain(values: dict[str, Any]) -> dict[str, str]:
-    """What ``to_plain`` gave, as text."""
-    known = {f.name for f in fields(Options)}
-    return {key: str(value) for key, value in values.items() if key in known and value is not None}
+    """What ``to_plain`` gave, as text; what is no stored setting is left out."""
+    return {key: str(value) for key, value in values.items() if key in stored_names() and value is not None}
 
 
 def to_plain(options: Options) -> dict[str, Any]:
-    """Options as plain values: what ``log/params.yaml`` and checkpoints hold, and ``--config`` reads back."""
-    return {key: str(value) if isinstance(value, Decimal) else value for key, value in asdict(options).items()}
+    """Stored settings as plain values: what ``log/params.yaml`` and checkpoints hold, and ``--config`` reads back."""
+    values = {key: value for key, value in asdict(options).items() if key in stored_names()}
+    return {key: str(value) if isinstance(value, Decimal) else value for key, value in values.items()}

@@ -31,7 +31,8 @@ def number(low: float, *, above: bool = False) -> Callable[[str], float]:
             value = float(text)
         except ValueError:
             raise ValueError(f"'{text}' is not a number") from None
-        if not math.isfinite(value) or value < low or (above and value == low):
+        # Beyond float32 a tensor could not hold it.
+        if not math.isfinite(value) or abs(value) > 3.4e38 or value < low or (above and value == low):
             raise ValueError(f"{text} is not a number {'above' if above else 'from'} {low:g}")
         return value
 
@@ -116,6 +117,17 @@ def file_name(text: str) -> str:
     """The beginning of a directory's name: no path."""
     if "/" in text or "\\" in text or "\0" in text:
         raise ValueError(f"'{text}' is a path, not a name")
+    return text
+
+
+def path(text: str) -> str:
+    """Where something lies; an empty name, as of a shell variable that is not set, is none.
+
+    Raises:
+        ValueError: `text` is empty or has a null character.
+    """
+    if not text or "\0" in text:
+        raise ValueError("the path is empty" if not text else "a path cannot have a null character")
     return text
 
 

@@ -33,8 +33,11 @@ class Planned:
     inherited: dict[str, Tensor] | None = None
 
 
-def plan_run(options: Options, spec: DataSpec) -> Planned:
+def plan_run(options: Options, spec: DataSpec, kept_so_far: dict[str, Tensor] | None = None) -> Planned:
     """Plan on a network without weights, in no time and memory.
+
+    Args:
+        kept_so_far: of a resumed run, from its checkpoint: files that its options name are not opened again.
 
     Raises:
         ValueError: the flags do not fit the network, or the plan misses ``--expect_speedup``.
@@ -45,7 +48,7 @@ def plan_run(options: Options, spec: DataSpec) -> Planned:
         weights_of(options.arch, options.pretrained, spec.size)
     with torch.device("meta"), about(f"arch {options.arch}"):
         model = build_model(options.arch, spec.classes, spec.channels, spec.size, not options.not_use_bn)
-    plan, inherited = _plan(options, model)
+    plan, inherited = _plan(options, model, kept_so_far or {})
     method = PRUNERS[options.method]
     method.check(plan)
     before = cost_of(model, spec.channels, spec.size)
@@ -57,7 +60,7 @@ def plan_run(options: Options, spec: DataSpec) -> Planned:
     return Planned(plan, schedule, before, after, values, inherited)
 
 
-def _plan(options: Options, model: nn.Module) -> tuple[Plan, dict[str, Tensor] | None]:
+def _plan(options: Options, model: nn.Module, kept_so_far: dict[str, Tensor]) -> tuple[Plan, dict[str, Tensor] | None]:
     """The plan, and the groups to keep where another run's file names them."""
     method = PRUNERS[options.method]
     if not method.prunes and not options.directly_ft_weights:
@@ -67,6 +70,9 @@ def _plan(options: Options, model: nn.Module) -> tuple[Plan, dict[str, Tensor] |
             return keep_all([], options.wg), None
     with about(f"arch {options.arch}"):
         layers = layers_of(model)
+    if kept_so_far and (options.directly_ft_weights or options.base_pr_model):
+        plan = inherit_plan(layers, options.wg, kept_so_far, "the checkpoint")
+        return plan, kept_so_far if options.inherit_pruned == "index" else None
     if options.directly_ft_weights:
         return _inherit(options, layers, "directly_ft_weights")[0], None
     if options.base_pr_model:
@@ -76,7 +82,10 @@ def _plan(options: Options, model: nn.Module) -> tuple[Plan, dict[str, Tensor] |
         return plan, kept if options.inherit_pruned == "index" else None
     if not options.stage_pr:
         raise ValueError(f"--method {options.method} needs --stage_pr, such as [0,0.5,0.5,0.5,0] or [1-15:0.7]")
-    return make_plan(layers, options.stage_pr, options.skip_layers, options.wg, method.rounded), None
+    plan = make_plan(layers, options.stage_pr, options.skip_layers, options.wg, method.rounded)
+    if kept_so_far and {name: int((~kept).sum()) for name, kept in kept_so_far.items()} != plan.pruned:
+        raise ValueError("the checkpoint to resume from prunes other numbers of groups than its --stage_pr")
+    return plan, None
 
 
 def _inherit(options: Options, layers: list[Layer], flag: str) -> tuple[Plan, dict[str, Tensor]]:

@@ -8,9 +8,11 @@ import logging
 import math
 import os
 import platform
-import sys
+import secrets
+import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -19,59 +21,20 @@ from typing import Any, TextIO
 import torch
 import yaml
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from data import DataSpec
+from data import Data
 from pruner import Pruner
 from utils import checkpoint
+from utils.console import LogFile, optional, show
 from utils.distributed import gather
 from utils.files import write_text
-from utils.options import Options, to_plain
+from utils.options import RUN_ID, Options, to_plain
 from utils.record import TESTED, Record
+from utils.scalars import Scalars
 from utils.stopping import Stop
 
 LATEST, PREVIOUS = "checkpoint", "checkpoint_previous"
 PARAMS, REPORT = Path("log", "params.yaml"), Path("log", "report.json")
-SHOW = 25  # a log level: progress and tables, on the screen always
-logging.addLevelName(SHOW, "SHOW")
-log = logging.getLogger("pruning")
-
-
-class _Screen(logging.Handler):
-    """Lines on the screen that leave a progress bar whole; warnings go to stderr."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        bad = record.levelno >= logging.WARNING
-        tqdm.write(self.format(record), file=sys.stderr if bad else sys.stdout)
-        sys.stdout.flush()
-
-
-def open_log(every_line: bool, quiet: bool = False) -> None:
-    """Send the program's log to the screen.
-
-    Args:
-        every_line: not only progress, tables and warnings.
-        quiet: errors alone, for all processes but the first.
-    """
-    close_log()
-    screen = _Screen(logging.ERROR if quiet else logging.INFO if every_line else SHOW)
-    root = logging.getLogger()
-    root.setLevel(logging.INFO)
-    root.addHandler(screen)
-
-
-def close_log() -> None:
-    """Take away what ``open_log`` and ``RunDir`` have added to the log."""
-    root = logging.getLogger()
-    for handler in list(root.handlers):
-        if isinstance(handler, _Screen) or getattr(handler, "of_run", False):
-            root.removeHandler(handler)
-            handler.close()
-
-
-def show(text: str) -> None:
-    """Lines for the reader, on the screen and in the log; of several processes only the first one's are seen."""
-    log.log(SHOW, text)
 
 
 class Run:
@@ -81,8 +44,8 @@ class Run:
     Attributes:
         kept, masks: of the cut, once it is made; every later checkpoint holds them.
         record: what has been measured so far.
-        resumed: the checkpoint that the run goes on from; empty for a new run.
-        stop: tells whether a signal came.
+        resumed: the checkpoint that the run is resumed from; empty for a new run.
+        stop: receives signals.
     """
 
     writes = False
@@ -114,9 +77,14 @@ class Run:
         self.kept, self.masks = kept, masks
 
     def save(self, *names: str, **state: Any) -> None:
-        """A checkpoint under each of `names`. All processes call this together."""
+        """Write a checkpoint under each of `names`. All processes call this together."""
         if names:
             gather(checkpoint.random_state())
+
+    @property
+    def how_to_resume(self) -> str:
+        """The end of a line that says why the run has stopped."""
+        return ""
 
     def save_pruned(self, model: nn.Module) -> None:
         """``pruned_model.pth``: the network alone, where it is a pruned one."""
@@ -132,7 +100,12 @@ class RunDir(Run):
     """``Experiments/<name>_SERVER<$SERVER>-<time>/`` with ``weights/`` and ``log/``.
 
     Args:
-        path: of a run to go on with; None: a new one.
+        data: what the run trains on; its description goes into every checkpoint.
+        resumed, path, run_id: of a run to resume; without a path a new directory is made.
+        refuse_twin: called before a new directory is made, while no other process can make one here.
+
+    Attributes:
+        run_id: stands in ``params.yaml``, checkpoints and report, so that those of another run are recognized.
 
     Raises:
         ValueError: the directory cannot be written, or another process is writing it.
@@ -143,32 +116,49 @@ class RunDir(Run):
     def __init__(
         self,
         options: Options,
-        spec: DataSpec,
+        data: Data,
         model: nn.Module,
         stop: Stop | None = None,
         resumed: dict[str, Any] | None = None,
         path: Path | None = None,
+        run_id: str | None = None,
+        refuse_twin: Callable[[], None] | None = None,
     ):
         super().__init__(options, stop, resumed)
-        self._spec = spec
-        self.path = path or _create(options)
+        self.run_id, self._data = run_id or secrets.token_hex(8), data
+        if path:
+            self._open(path)
+        else:
+            with _alone_in(_parent(options)):
+                if refuse_twin:
+                    refuse_twin()
+                self._open(_create(options))
+            with optional("model_arch.txt"):
+                self.log_file("model_arch.txt").write_text(f"{model}\n")
+        logging.getLogger().addHandler(self._log_file)
+        self._scalars = Scalars(self.path / "log")
+
+    def _open(self, path: Path) -> None:
+        """Take the directory, and write whose it is and what it is made with."""
+        self.path = path
         try:
             for name in ("weights", "log"):
-                (self.path / name).mkdir(exist_ok=True)
-            self._lock = lock(self.path)
-            write_text(self.path / PARAMS, yaml.safe_dump(to_plain(options), sort_keys=False))
-            if not path:
-                self.log_file("model_arch.txt").write_text(f"{model}\n")
-            handler = _LogFile(self.log_file("log.txt"))
+                (path / name).mkdir(exist_ok=True)
+            self._lock = lock(path)
+            params = {RUN_ID: self.run_id} | to_plain(self.options)
+            write_text(path / PARAMS, yaml.safe_dump(params, sort_keys=False))
+            self._log_file = LogFile(self.log_file("log.txt"))
         except OSError as error:
-            raise ValueError(f"the run's directory {self.path} cannot be written: {error.strerror}") from None
-        logging.getLogger().addHandler(handler)
-        from tensorboardX import SummaryWriter  # here: plans and wrong commands need not wait for it
-
-        self._scalars = SummaryWriter(str(self.path / "log"))
+            raise ValueError(f"the run's directory {path} cannot be written: {error.strerror}") from None
 
     def say(self, text: str) -> None:
         show(text)
+
+    @property
+    def how_to_resume(self) -> str:
+        if self.weights(LATEST).exists():
+            return f"; resume with: python main.py --resume_path {shlex.quote(str(self.path))}"
+        return "; it has no checkpoint yet: start it again with the same command"
 
     def weights(self, name: str) -> Path:
         return self.path / "weights" / f"{name}.pth"
@@ -177,8 +167,7 @@ class RunDir(Run):
         return self.path / "log" / name
 
     def scalars(self, phase: str, step: int, values: dict[str, float]) -> None:
-        for name, value in values.items():
-            self._scalars.add_scalar(f"{phase}/{name}", value, step)
+        self._scalars.add(phase, step, values)
 
     def tested(self, phase: str, step: int, test: dict[str, float], **more: Any) -> None:
         super().tested(phase, step, test, **more)
@@ -186,7 +175,8 @@ class RunDir(Run):
         table = csv.DictWriter(lines, TESTED, lineterminator="\n")
         table.writeheader()
         table.writerows(self.record.tests)
-        write_text(self.log_file("accuracy.csv"), lines.getvalue())
+        with optional("accuracy.csv"):
+            write_text(self.log_file("accuracy.csv"), lines.getvalue())
 
     def save(
         self,
@@ -199,7 +189,7 @@ class RunDir(Run):
         pruner: Pruner | None = None,
         observers: Sequence[Any] = (),
     ) -> None:
-        """A checkpoint under each of `names`; of ``checkpoint`` the one before is kept, too.
+        """Write a checkpoint under each of `names`; of ``checkpoint`` the one before is kept, too.
 
         Args:
             step, epoch: how many have been made in `phase`.
@@ -220,6 +210,11 @@ class RunDir(Run):
             "rng": gather(checkpoint.random_state()),  # one per process
             "best": {"acc1": tuned.best, "epoch": tuned.best_epoch},
             "record": self.record.state_dict(),
+            "identity": {
+                RUN_ID: self.run_id,
+                "fingerprint": self._data.fingerprint,
+                "class_names": list(self._data.class_names),
+            },
             "observers": {type(observer).__name__: observer.state_dict() for observer in observers},
         }
         for name in names:
@@ -232,7 +227,7 @@ class RunDir(Run):
     def _network(self, model: nn.Module) -> dict[str, Any]:
         return {
             "options": to_plain(self.options),
-            "data": asdict(self._spec),
+            "data": asdict(self._data.spec),
             "kept": self.kept,
             "masks": self.masks,
             "model": model.state_dict(),
@@ -241,25 +236,14 @@ class RunDir(Run):
     def finish(self, report: dict[str, Any]) -> None:
         """Write the report: it marks the run as finished."""
         for file in self.path.glob("log/*.rows"):
-            file.unlink()
+            with suppress(OSError):
+                file.unlink()
+        report = {RUN_ID: self.run_id} | report
         write_text(self.path / REPORT, json.dumps(_finite(report), indent=1, allow_nan=False) + "\n")
 
     def close(self) -> None:
         self._scalars.close()
         self._lock.close()
-
-
-class _LogFile(logging.FileHandler):
-    """``log.txt``; a line that cannot be written ends the run, as a checkpoint that cannot be written does."""
-
-    of_run = True
-
-    def __init__(self, path: Path):
-        super().__init__(path)
-        self.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        raise
 
 
 def lock(path: Path) -> TextIO:
@@ -301,16 +285,34 @@ def project_of(options: Options) -> str:
     return options.project_name or "__".join((options.method, options.arch, options.dataset))
 
 
-def _create(options: Options) -> Path:
-    """A directory that was not there before: a second later if the name is taken."""
+def _parent(options: Options) -> Path:
+    """The folder of runs, which is made where it is not there."""
     parent = folder_of_runs(options)
     try:
         parent.mkdir(exist_ok=True)
     except OSError as error:
         raise ValueError(f"the folder of runs {parent} cannot be made: {error.strerror}") from None
+    return parent
+
+
+@contextmanager
+def _alone_in(parent: Path) -> Iterator[None]:
+    """No other process of this program makes a run directory in `parent` within; where the file system has locks."""
+    folder = os.open(parent, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _create(options: Options) -> Path:
+    """A directory that was not there before: a second later if the name is taken."""
     while True:
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-        path = parent / f"{project_of(options)}_SERVER{os.environ.get('SERVER', '')}-{stamp}"
+        name = f"{project_of(options)}_SERVER{os.environ.get('SERVER', '')}-{stamp}"
+        path = folder_of_runs(options) / name
         try:
             path.mkdir()
             return path

@@ -1,10 +1,10 @@
-"""SIGTERM and SIGINT: what cluster schedulers and Ctrl-C send before they kill."""
+"""Signals that end a run with its state saved: what schedulers, terminals and Ctrl-C send before they kill."""
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Stopped(BaseException):
@@ -29,29 +29,34 @@ class Stop:
     def __init__(self):
         self.signal = 0
         self._deferred = False
+        self._ending = False
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Signals come here within."""
-        before = {number: signal.signal(number, self._came) for number in SIGNALS}
+        """Handle signals within. A hang-up that is ignored already (``nohup``) stays ignored."""
+        handled = [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+        before = {number: signal.signal(number, self._received) for number in handled}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _came(self, number: int, _) -> None:
-        if not self._deferred:
+    def _received(self, number: int, _) -> None:
+        if self._deferred:
+            self.signal = self.signal or number
+        elif not self._ending:  # schedulers send several; the first is enough
+            self._ending = True
             raise Stopped(number)
-        self.signal = self.signal or number
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Steps are trained within; who trains them looks at ``signal`` after each."""
+        """Steps are trained within; the training loop checks ``signal`` after each."""
         self._deferred = True
         try:
             yield
         finally:
             self._deferred = False
         if self.signal:
+            self._ending = True
             raise Stopped(self.signal)
