@@ -1,11 +1,17 @@
-"""A network from a file of weights: fitted to the shapes that it holds."""
+"""A network from a file of weights: checked, and fitted to the shapes that it holds."""
 
-from pathlib import Path
+import os
+from collections.abc import Callable
+from typing import IO, Any
 
 import torch
 from torch import Tensor, nn
 
-from .build import build_model
+from .build import ARCHS, build_model
+
+_OTHERS = "give weights of other programs to main.py --base_model_path, or to load_state_dict of build_model(...)"
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+WHOLE = ("num_batches_tracked", "relative_position_index")  # buffers of whole numbers: batch-norm's, Swin's
 
 
 def fit_to(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
@@ -19,8 +25,8 @@ def fit_to(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
         weight = state.get(f"{name}.weight")
         if weight is None or not hasattr(module, "weight") or weight.shape == module.weight.shape:
             continue
-        if weight.ndim != module.weight.ndim or any(
-            a > b for a, b in zip(weight.shape, module.weight.shape, strict=True)
+        if weight.ndim != module.weight.ndim or not all(
+            0 < a <= b for a, b in zip(weight.shape, module.weight.shape, strict=True)
         ):
             continue
         if isinstance(module, nn.Conv2d):
@@ -31,24 +37,222 @@ def fit_to(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
             module.num_features = weight.shape[0]
         for key, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
             if tensor.ndim and f"{name}.{key}" in state:  # all but batch-norm's count of batches
-                empty = torch.empty(state[f"{name}.{key}"].shape, dtype=tensor.dtype, device=tensor.device)
+                shape = weight.shape if key == "weight" else weight.shape[:1]
+                empty = torch.empty(shape, dtype=tensor.dtype, device=tensor.device)
                 setattr(module, key, nn.Parameter(empty) if isinstance(tensor, nn.Parameter) else empty)
     return model
 
 
-def rebuild(saved: dict) -> nn.Module:
-    """The network of one of our checkpoints, dense or pruned, with its weights, on the CPU."""
-    data, options = saved["data"], saved["options"]
+def add_biases(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Give the convs of `model` the biases that `state` has and they lack, in place.
+
+    VGGs without batch-norm have none, but older checkpoints of ours do.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d) and module.bias is None and f"{name}.bias" in state:
+            module.bias = nn.Parameter(torch.empty(module.out_channels, device=module.weight.device))
+
+
+def check_fit(own: dict[str, Tensor], state: dict[str, Tensor], source: object) -> None:
+    """Compare `state` with a network's own state dict.
+
+    Raises:
+        ValueError: the keys or shapes do not fit; names them.
+    """
+    # Files from before batch-norm counted its batches lack the counts, and nothing depends on them.
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in own]
+    reshaped = [
+        f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    wrong = [
+        f"{what} {', '.join(keys[:4])}{f' and {len(keys) - 4} more' if len(keys) > 4 else ''}"
+        for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
+        if keys
+    ]
+    if wrong:
+        raise ValueError(f"{source} does not fit the network: {'; '.join(wrong)}")
+
+
+def check_tensors(state: dict[str, Tensor], source: object) -> None:
+    """Check that weights and buffers hold values that a network can compute with in float32.
+
+    Raises:
+        ValueError: one is not dense, not floating-point, not finite in float32, or a negative variance; names it.
+    """
+    for name, value in state.items():
+        wrong = _wrong_type(name, value) or _wrong_values(name, value)
+        if wrong:
+            raise ValueError(f"{source}: {name} {wrong}")
+
+
+def _wrong_type(name: str, value: Tensor) -> str | None:
+    kind = str(value.dtype).removeprefix("torch.")
+    if value.is_meta:
+        return "has a shape but no values"
+    if value.layout != torch.strided or value.is_nested:
+        return f"is a {'nested' if value.is_nested else value.layout} tensor, not a dense one"
+    if value.is_quantized:
+        return f"is quantized ({kind}); the network's are float32: save it before it is quantized"
+    if value.is_complex():
+        return f"holds complex numbers ({kind}); the network's are float32"
+    whole = value.dtype in (torch.int64, torch.int32)
+    if value.dtype not in FLOATS and not (whole and name.endswith(WHOLE)):
+        return f"holds {kind} numbers; the network's are float32"
+    return None
+
+
+def _wrong_values(name: str, value: Tensor) -> str | None:
+    values = value.float() if value.dtype in FLOATS else value
+    infinite = int((~values.isfinite()).sum())
+    if infinite:
+        return f"is not finite in {infinite} of {values.numel()} values"
+    if name.endswith("running_var") and (values < 0).any():
+        return f"is a variance and has a negative value ({values.min().item():g})"
+    return None
+
+
+def check_forward(model: nn.Module, data: dict, source: object) -> None:
+    """Check that the layers of a fitted network take each other's outputs, by one image.
+
+    Args:
+        data: ``classes``, ``channels`` and ``size`` (pixels) of the images.
+
+    Raises:
+        ValueError: they do not: the shapes have not come from pruning.
+    """
+    training, device = model.training, next(model.parameters()).device
+    image = torch.empty(1, data["channels"], data["size"], data["size"], device=device)
+    try:
+        with torch.no_grad():
+            shape = tuple(model.eval()(image).shape)
+    except RuntimeError as error:
+        raise ValueError(f"{source}: the shapes of its layers do not fit each other ({_one_line(error)})") from None
+    finally:
+        model.train(training)
+    if shape != (1, data["classes"]):
+        raise ValueError(f"{source} has {shape[-1]} outputs for {data['classes']} classes")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def check_network(saved: object, source: object) -> dict:
+    """Check the network part of one of our checkpoints: what it must hold, of which types, and finite.
+
+    Returns:
+        `saved`.
+
+    Raises:
+        ValueError: something is missing or wrong; names its key.
+    """
+    if not isinstance(saved, dict) or not {"version", "options"} <= saved.keys():
+        raise ValueError(f"{source} is not a checkpoint of this program: it has no 'version' and 'options'; {_OTHERS}")
+    for place, (is_right, wanted) in _PLACES.items():
+        value: Any = saved
+        for part in place.split("."):
+            if part not in value:
+                raise ValueError(f"{source}: '{place}' is missing")
+            value = value[part]
+        if not is_right(value):
+            what = repr(value) if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
+            raise ValueError(f"{source}: '{place}' is {what[:80]}, not {wanted}")
+    for key in ("model", "kept", "masks"):
+        for name, value in saved[key].items():
+            if not isinstance(name, str) or not isinstance(value, Tensor):
+                raise ValueError(f"{source}: '{key}' has a {type(value).__name__} for {name!r}, not a tensor by name")
+    check_tensors(saved["model"], f"{source}: 'model'")
+    _check_masks(saved, source)
+    return saved
+
+
+def _check_masks(saved: dict, source: object) -> None:
+    """Check that what was kept of a layer, and its mask, are those of a weight in the checkpoint."""
+    for key in ("kept", "masks"):
+        for name, mask in saved[key].items():
+            weight = saved["model"].get(f"{name}.weight")
+            if mask.dtype != torch.bool or mask.layout != torch.strided or mask.is_meta:
+                raise ValueError(f"{source}: '{key}' has for '{name}' a tensor that is not dense and bool")
+            if weight is None or (mask.shape != weight.shape if key == "masks" else mask.ndim != 1):
+                raise ValueError(f"{source}: '{key}' has {tuple(mask.shape)} for '{name}', which does not fit 'model'")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_dict(value: object) -> bool:
+    return isinstance(value, dict)
+
+
+# Place in a checkpoint -> whether a value can stand there, and in words.
+_PLACES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "version": (_is_count, "a whole number from 1"),
+    "options": (_is_dict, "a dict"),
+    "options.arch": (lambda value: isinstance(value, str) and value in ARCHS, "the name of a network"),
+    "options.not_use_bn": (lambda value: isinstance(value, bool), "true or false"),
+    "data": (_is_dict, "a dict"),
+    "data.classes": (_is_count, "a whole number from 1"),
+    "data.channels": (_is_count, "a whole number from 1"),
+    "data.size": (_is_count, "a whole number from 1"),
+    "kept": (_is_dict, "a dict of bool tensors by name of layer"),
+    "masks": (_is_dict, "a dict of bool tensors by name of layer"),
+    "model": (_is_dict, "a dict of tensors by name"),
+}
+
+
+def rebuild(saved: dict, source: object = "the checkpoint") -> nn.Module:
+    """The network of one of our checkpoints, dense or pruned, with its weights in float32, on the CPU.
+
+    Args:
+        saved: sound, see ``check_network``.
+        source: where it is from, for errors.
+
+    Raises:
+        ValueError: the network cannot be built, or the weights do not fit it, by key or by shape.
+    """
+    data, options, state = saved["data"], saved["options"], saved["model"]
     with torch.device("meta"):  # no time for an initialisation that would be overwritten
-        model = build_model(options["arch"], data["classes"], data["channels"], data["size"], not options["not_use_bn"])
-        fit_to(model, saved["model"])
-    model.load_state_dict(saved["model"], assign=True)
+        try:
+            model = build_model(
+                options["arch"], data["classes"], data["channels"], data["size"], not options["not_use_bn"]
+            )
+        except (ValueError, RuntimeError, OverflowError, TypeError) as error:
+            raise ValueError(f"{source}: {options['arch']} cannot be built ({_one_line(error)})") from None
+        dense = model.state_dict()
+        if options["not_use_bn"]:
+            add_biases(model, state)
+        fit_to(model, state)
+    own = model.state_dict()
+    check_fit(own, state, source)
+    if any(own[key].shape != value.shape for key, value in dense.items()):
+        check_forward(model, data, source)
+    counts = {key: torch.zeros(value.shape, dtype=value.dtype) for key, value in own.items() if key not in state}
+    values = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+    model.load_state_dict(counts | values, assign=True)
     return model
 
 
-def load_pruned(path: str | Path) -> nn.Module:
+def load_pruned(path: str | os.PathLike | IO[bytes]) -> nn.Module:
     """The network of `path` (``pruned_model.pth`` or a checkpoint) in eval mode, from any working directory.
 
     Masked weights (``--wg weight``) are zeros in the network; the masks are in the file under ``masks``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a checkpoint of this program, or damaged.
     """
-    return rebuild(torch.load(path, map_location="cpu", weights_only=True)).eval()
+    source = path if isinstance(path, str | os.PathLike) else "the file"
+    if source is path and os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError(f"{path} is not a file: give a file of a run, such as weights/pruned_model.pth")
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no file {path}: give a file of a run, such as weights/pruned_model.pth") from None
+    except Exception as error:  # torch.load fails in many ways on what is no checkpoint
+        what = f"{source} cannot be read: it is cut short, damaged or no checkpoint of this program"
+        raise ValueError(f"{what} ({type(error).__name__}); {_OTHERS}") from None
+    return rebuild(check_network(saved, source), source).eval()

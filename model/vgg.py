@@ -19,7 +19,7 @@ class VGG(nn.Module):
             if width == "M":
                 layers.append(nn.MaxPool2d(2))
             else:
-                conv = nn.Conv2d(in_channels, width, 3, padding=1, bias=not batch_norm)
+                conv = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
                 nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
                 layers += [conv, nn.BatchNorm2d(width), nn.ReLU()] if batch_norm else [conv, nn.ReLU()]
                 in_channels = width

@@ -144,7 +144,7 @@ def test_a_small_vgg_can_do_without_batch_norm():
     with torch.device("meta"):
         model = door.build_model("vgg19", 100, 3, 32, batch_norm=False)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
-    assert count(model) == 20_070_180 + 5504  # a bias for each of the convs' filters
+    assert count(model) == 20_070_180  # no convs' biases
     with_norm = layers_of(on_meta("vgg19", classes=100))
     assert [layer.shape for layer in layers_of(model)] == [layer.shape for layer in with_norm]
 
@@ -306,3 +306,166 @@ def test_a_pruned_network_loads_in_one_call_from_any_working_directory(tmp_path)
         timeout=120,
     )
     assert torch.load(elsewhere / "outputs.pt").equal(model(images))
+
+
+# --- files that are not sound
+
+
+def test_a_vgg_without_batch_norm_of_an_older_checkpoint_keeps_the_biases_of_its_convs():
+    torch.manual_seed(0)
+    for biases in (False, True):
+        model = door.build_model("vgg11", 4, 1, 32, batch_norm=False)
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d) and biases:
+                module.bias = nn.Parameter(torch.randn(module.out_channels))
+        # cut by hand: the first conv loses filters
+        conv, reader = model.features[0], model.features[3]
+        for layer, name, cut in ((conv, "weight", conv.weight[:5]), (reader, "weight", reader.weight[:, :5])):
+            setattr(layer, name, nn.Parameter(cut.detach()))
+        if biases:
+            conv.bias = nn.Parameter(conv.bias[:5].detach())
+        content = saved(model)
+        content["options"]["not_use_bn"] = True
+        again = door.rebuild(content).eval()
+        assert again.state_dict().keys() == model.state_dict().keys()
+        images = torch.randn(2, 1, 32, 32)
+        assert again(images).equal(model.eval()(images))
+
+
+def changed(content: dict, place: str, value: object) -> dict:
+    """A copy of `content` with `value` at `place`; ``...`` removes what is there."""
+    key, _, rest = place.partition("/")
+    if rest:
+        value = changed(content[key], rest, value)
+    copied = {name: entry for name, entry in content.items() if name != key}
+    return copied if value is ... else copied | {key: value}
+
+
+def sound() -> dict:
+    """A checkpoint's network part, with something in each of its places."""
+    content = saved(narrow_vgg())
+    mask = torch.ones(4, 512, dtype=torch.bool)
+    return content | {"kept": {"features.0": torch.arange(64) < 5}, "masks": {"classifier": mask}}
+
+
+WEIGHT, VARIANCE = "model/features.0.weight", "model/features.1.running_var"
+UNSOUND = {
+    "version": (..., None, "1", 0, -1, 1.5, True, [1]),
+    "options": (..., None, {}, [], "vgg11", 3),
+    "options/arch": (..., None, 7, "vgg12", "", ["vgg11"], torch.ones(2)),
+    "options/not_use_bn": (..., None, 0, "false"),
+    "data": (..., None, {}, [], "cifar10"),
+    "data/classes": (..., None, 0, -4, 4.0, "4", True, [4], torch.tensor(4)),
+    "data/channels": (..., 0, "1"),
+    "data/size": (..., -32, None),
+    "kept": (..., None, [], {"features.0": [True]}, {0: torch.ones(2).bool()}, {"features.0": torch.ones(64)}),
+    "kept/features.0": (torch.ones(64, 1).bool(), torch.tensor(True)),
+    "kept/nowhere": (torch.ones(64).bool(),),
+    "masks": (..., None, "x", {"classifier": torch.ones(4, 512)}),
+    "masks/classifier": (torch.ones(4).bool(), torch.ones(512, 4).bool(), None),
+    "masks/nowhere": (torch.ones(64).bool(),),
+    "model": (..., None, [], torch.ones(2), {1: torch.ones(2)}),
+    WEIGHT: (
+        None, 3, "text", torch.ones(5, 1, 3, 3).int(), torch.ones(5, 1, 3, 3).bool(), torch.ones(5, 1, 3, 3).cfloat(),
+        torch.full((5, 1, 3, 3), torch.nan), torch.full((5, 1, 3, 3), -torch.inf), torch.ones(5, 1, 3, 3).to_sparse(),
+        torch.ones(5, 1, 3, 3, device="meta"), torch.ones(5, 1, 3, 3).double() * 1e300,
+    ),
+    VARIANCE: (-torch.ones(5), torch.full((5,), torch.nan), torch.ones(5).long()),
+}  # fmt: skip
+
+
+def refused(call, *args) -> str:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - callers look at what it says
+        call(*args)
+    (line,) = str(caught.value).splitlines()
+    return line
+
+
+@pytest.mark.parametrize(("place", "value"), [(place, value) for place, values in UNSOUND.items() for value in values])
+def test_an_unsound_checkpoint_is_refused_with_the_key(place, value, tmp_path):
+    content = changed(sound(), place, value)
+    line = refused(door.check_network, content, "x.pth")
+    assert line.startswith("x.pth")
+    assert place.split("/")[-1] in line or (place, value) == ("options", {})
+    torch.save(content, tmp_path / "x.pth")
+    assert str(tmp_path / "x.pth") in refused(door.load_pruned, tmp_path / "x.pth")
+
+
+def test_a_sound_checkpoint_is_returned_as_it_is():
+    content = sound()
+    assert door.check_network(content, "x.pth") is content
+    swin = {"features.1.0.attn.relative_position_index": torch.arange(3)}
+    door.check_network(changed(content, "model", content["model"] | swin), "x.pth")
+
+
+MISFITS = {
+    "a key too few": (WEIGHT, ..., "missing features.0.weight"),
+    "a key too many": ("model/features.99.weight", torch.ones(2), "unexpected features.99.weight"),
+    "wider than the network": (WEIGHT, torch.ones(65, 1, 3, 3), "features.0.weight (65, 1, 3, 3)"),
+    "no filters": (WEIGHT, torch.ones(0, 1, 3, 3), "features.0.weight (0, 1, 3, 3)"),
+    "fewer dimensions": (WEIGHT, torch.ones(5, 9), "features.0.weight (5, 9)"),
+    "no dimensions": (WEIGHT, torch.tensor(1.0), "features.0.weight ()"),
+    "filters without their batch-norm": (WEIGHT, torch.ones(6, 1, 3, 3), "do not fit each other"),
+    "batch-norm of two lengths": (VARIANCE, torch.ones(6), "features.1.running_var (6,)"),
+    "channels that nothing makes": ("model/features.4.weight", torch.ones(128, 7, 3, 3), "do not fit each other"),
+    "another number of classes": ("data/classes", 5, "4 outputs for 5 classes"),
+    "fewer outputs than classes": (
+        "model",
+        narrow_vgg().state_dict() | {"classifier.weight": torch.ones(3, 512), "classifier.bias": torch.ones(3)},
+        "3 outputs for 4 classes",
+    ),
+    "another network": ("options/arch", "resnet20", "does not fit the network"),
+    "a network for images of another size": ("options/arch", "lenet5", "does not fit the network"),
+    "images that it cannot take": ("data", {"classes": 4, "channels": 1, "size": 10**30}, "does not fit the network"),
+    "classes beyond all bounds": ("data/classes", 10**30, "vgg11"),
+    "no form without batch-norm": ("options", {"arch": "resnet20", "not_use_bn": True}, "batch-norm"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_a_network_that_cannot_be_rebuilt_is_refused_in_one_line(name, tmp_path):
+    place, value, said = MISFITS[name]
+    content = door.check_network(changed(saved(narrow_vgg()), place, value), "x.pth")
+    line = refused(door.rebuild, content, "x.pth")
+    assert line.startswith("x.pth")
+    assert said in line
+    torch.save(content, tmp_path / "x.pth")
+    assert said in refused(door.load_pruned, tmp_path / "x.pth")
+
+
+def test_a_checkpoint_in_another_floating_point_type_is_rebuilt_in_float32():
+    content = saved(narrow_vgg().half())
+    assert {value.dtype for value in door.rebuild(content).state_dict().values()} == {torch.float32, torch.int64}
+
+
+def test_a_checkpoint_without_counts_of_batches_is_rebuilt():
+    content = saved(narrow_vgg())
+    content["model"] = {key: value for key, value in content["model"].items() if "num_batches" not in key}
+    assert door.rebuild(content)(torch.randn(2, 1, 32, 32)).isfinite().all()
+
+
+OTHERS = {
+    "another program's weights": lambda file: torch.save({"state_dict": narrow_vgg().state_dict()}, file),
+    "a plain state dict": lambda file: torch.save(narrow_vgg().state_dict(), file),
+    "a tensor": lambda file: torch.save(torch.ones(3), file),
+    "a pickled network": lambda file: torch.save(narrow_vgg(), file),
+    "text": lambda file: file.write_text("weights\n"),
+    "no bytes": lambda file: file.touch(),
+    "a directory": lambda file: file.mkdir(),
+    "half a file": lambda file: (torch.save(sound(), file), file.write_bytes(file.read_bytes()[:-5000])),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_load_pruned_says_of_another_file_what_it_is_and_what_to_do(name, tmp_path):
+    file = tmp_path / "x.pth"
+    OTHERS[name](file)
+    for path in (file, str(file)):
+        line = refused(door.load_pruned, path)
+        assert line.startswith(str(file))
+        assert "pruned_model.pth" in line or "--base_model_path" in line
+
+
+def test_load_pruned_says_that_there_is_no_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no file .*x\.pth.*pruned_model\.pth"):
+        door.load_pruned(tmp_path / "x.pth")

@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from model import check_fit, check_tensors
 from utils.files import regular_file, replacing
-from utils.foreign import read_pickled, read_safetensors
+from utils.foreign import read_pickled, read_plain, read_safetensors
 from utils.validation import validated
+from utils.weights import find_weights
 
 log = logging.getLogger(__name__)
 VERSION = 2  # 1 lacked what a run had measured so far, and cannot be gone on with
@@ -76,11 +78,12 @@ def find_one(pattern: str, directories: bool = False) -> Path:
     return found[0]
 
 
-def read(path: Path, trust: bool = False) -> dict[str, Any]:
-    """One of our checkpoints, or ``{"model": state dict}`` of another tool's file of weights.
+def read(path: Path, trust: bool = False, weights_key: str | None = None) -> dict[str, Any]:
+    """One of our checkpoints, or ``{"model": state dict, "notices": …}`` of another tool's file of weights.
 
     Args:
         trust: run the code that a pickled network needs, if `path` holds one.
+        weights_key: of another tool's file that holds several state dicts, the one to take.
 
     Raises:
         ValueError: the file cannot be read, or holds more than tensors and plain values.
@@ -90,7 +93,7 @@ def read(path: Path, trust: bool = False) -> dict[str, Any]:
     else:
         try:
             _check_sums(path)
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            found = read_plain(path)
         except pickle.UnpicklingError:
             if not trust:
                 raise ValueError(
@@ -112,11 +115,8 @@ def read(path: Path, trust: bool = False) -> dict[str, Any]:
                 f"{VERSION})"
             )
         return validated(found, path)
-    state = next((found[key] for key in ("state_dict", "model") if isinstance(found.get(key), dict)), found)
-    tensors = {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise ValueError(f"{path} holds no weights")
-    return {"model": tensors}
+    state, notices = find_weights(found, path, weights_key)
+    return {"model": state, "notices": notices}
 
 
 def _check_sums(path: Path) -> None:
@@ -178,25 +178,11 @@ def kept_so_far(saved: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def fill(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Load `state` into `model`.
+    """Load `state` into `model`, converted to float32.
 
     Raises:
-        ValueError: the keys or shapes do not fit; names them.
+        ValueError: keys, shapes or values are wrong; names them.
     """
-    own = model.state_dict()
-    # Files from before batch-norm counted its batches lack the counts, and nothing depends on them.
-    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in state if key not in own]
-    reshaped = [
-        f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
-    ]
-    wrong = [
-        f"{what} {', '.join(keys[:4])}{f' and {len(keys) - 4} more' if len(keys) > 4 else ''}"
-        for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
-        if keys
-    ]
-    if wrong:
-        raise ValueError(f"{source} does not fit the network: {'; '.join(wrong)}")
+    check_fit(model.state_dict(), state, source)
+    check_tensors(state, source)
     model.load_state_dict(state, strict=False)

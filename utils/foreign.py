@@ -2,6 +2,7 @@
 
 import pickle
 import types
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,54 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+
+class _Ignored:
+    """Stands in for a value that is not needed: takes and drops whatever its pickle says."""
+
+    def __new__(cls, *args: Any) -> "_Ignored":
+        return super().__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def _plain_dict(*args: Any) -> dict:
+    """Stands in for defaultdict; entries are set afterwards."""
+    return {}
+
+
+# Values that training scripts keep beside weights: settings, paths, times, and numbers of numpy (under its names of
+# both major versions). None of their own code is called: stand-ins take their places, also of numpy's, whose
+# constructors do not check what a pickle gives them.
+HARMLESS = [
+    *(
+        (_Ignored, name)
+        for name in (
+            "argparse.Namespace", "types.SimpleNamespace",
+            "builtins.int", "builtins.float", "builtins.str", "builtins.bool", "builtins.list", "builtins.dict",
+            "builtins.tuple", "builtins.frozenset", "builtins.range", "builtins.slice",
+            "datetime.date", "datetime.time", "datetime.datetime", "datetime.timedelta", "datetime.timezone",
+            "decimal.Decimal", "fractions.Fraction",
+            *(f"{module}.{kind}" for module in ("pathlib", "pathlib._local")
+              for kind in ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")),
+            *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+            "numpy.dtype", "numpy.ndarray",
+        )
+    ),
+    (_plain_dict, "collections.defaultdict"),
+]  # fmt: skip
+
+
+def read_plain(path: Path) -> Any:
+    """Tensors and plain values of `path`, saved by torch.save; runs no code from it. Values of HARMLESS types are lost.
+
+    Raises:
+        pickle.UnpicklingError: it holds more than these.
+    """
+    with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on old forms of files and tensors: what can be used is decided here
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -40,6 +89,4 @@ def read_pickled(path: Path) -> Any:
     lookalike = types.SimpleNamespace(Unpickler=_Unpickler, load=lambda file, **kw: _Unpickler(file, **kw).load())
     lookalike.__name__ = "pickle"
     found = torch.load(path, map_location="cpu", weights_only=False, pickle_module=lookalike)
-    if isinstance(found, dict) and isinstance(found.get("model"), nn.Module):
-        return found["model"].state_dict()  # the original program's form: the whole network under "model"
     return found.state_dict() if isinstance(found, nn.Module) else found

@@ -8,10 +8,22 @@ import torch
 from torch import Tensor, nn
 
 from data import DataSpec
-from model import LARGE, SMALL, build_model, fit_to, is_small, pretrained_state, rebuild, weights_of
+from model import (
+    LARGE,
+    SMALL,
+    add_biases,
+    build_model,
+    check_forward,
+    fit_to,
+    is_small,
+    pretrained_state,
+    rebuild,
+    weights_of,
+)
 from utils import checkpoint
 from utils.options import Options
 from utils.parsers import about
+from utils.weights import conversion_notices, rename_head
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +69,7 @@ def starting_network(options: Options, spec: DataSpec) -> Start:
 
 def _from_file(options: Options, spec: DataSpec, pattern: str) -> Start:
     path = checkpoint.find_one(pattern)
-    saved = checkpoint.read(path, options.trust_checkpoint)
+    saved = checkpoint.read(path, options.trust_checkpoint, options.weights_key)
     if "options" in saved:
         if saved["options"]["arch"] != options.arch:
             raise ValueError(f"{path} holds a {saved['options']['arch']}, not a {options.arch}: see --arch")
@@ -65,16 +77,36 @@ def _from_file(options: Options, spec: DataSpec, pattern: str) -> Start:
         if saved["options"]["not_use_bn"] != options.not_use_bn:
             raise ValueError(f"{path} and this command differ in --not_use_bn")
         pruned = checkpoint.is_pruned(saved)
-        return Start(rebuild(saved), str(path), pruned, saved["kept"], saved["masks"])
+        base = Start(rebuild(saved, path), str(path), pruned, saved["kept"], saved["masks"])
+        if options.weights_key is not None:
+            log.warning("notice: no effect on a checkpoint of this program: --weights_key")
+        _log_notices(conversion_notices(saved["model"], path))
+        return base
+    return _of_other_program(options, spec, path, saved)
+
+
+def _of_other_program(options: Options, spec: DataSpec, path: Path, saved: dict) -> Start:
     model = build_model(options.arch, spec.classes, spec.channels, spec.size, not options.not_use_bn)
+    state, renamed = rename_head(saved["model"], model.state_dict(), path)
+    if options.not_use_bn:
+        add_biases(model, state)
     dense = sum(p.numel() for p in model.parameters())
     if options.trust_checkpoint:  # another program's network may be pruned; its shapes tell
-        fit_to(model, saved["model"])
-    checkpoint.fill(model, saved["model"], str(path))
+        fit_to(model, state)
+    checkpoint.fill(model, state, str(path))
     outputs = [m.out_features for m in model.modules() if isinstance(m, nn.Linear)][-1:]
     if outputs not in ([], [spec.classes]):
         raise ValueError(f"{path} tells {outputs[0]} classes apart; {spec.name} has {spec.classes}")
-    return Start(model, str(path), pruned=sum(p.numel() for p in model.parameters()) != dense)
+    pruned = sum(p.numel() for p in model.parameters()) < dense
+    if pruned:
+        check_forward(model, asdict(spec), path)
+    _log_notices(saved["notices"] + renamed + conversion_notices(state, path))
+    return Start(model, str(path), pruned)
+
+
+def _log_notices(notices: list[str]) -> None:
+    for notice in notices:
+        log.warning("notice: %s", notice)
 
 
 def network_of_run(saved: dict, spec: DataSpec, source: str) -> Start:
@@ -84,14 +116,15 @@ def network_of_run(saved: dict, spec: DataSpec, source: str) -> Start:
         ValueError: it was made for other images than `spec`'s.
     """
     _refuse_other_images(saved, spec, source)
-    return Start(rebuild(saved), source, checkpoint.is_pruned(saved), saved["kept"], saved["masks"])
+    return Start(rebuild(saved, source), source, checkpoint.is_pruned(saved), saved["kept"], saved["masks"])
 
 
 def _refuse_other_images(saved: dict, spec: DataSpec, source: str | Path) -> None:
     was, here = (tuple(of[key] for key in ("classes", "channels", "size")) for of in (saved["data"], asdict(spec)))
     if was != here:
         raise ValueError(
-            f"{source} was made for {saved['data']['name']}: classes, channels and size {was}; {spec.name} has {here}"
+            f"{source} was made for {saved['data'].get('name', 'other images')}: "
+            f"classes, channels and size {was}; {spec.name} has {here}"
         )
 
 

@@ -118,6 +118,12 @@ class Options:
     trust_checkpoint: bool = switch(
         "read files that hold a pickled network, which runs code from the file; never stored", of_command=True
     )
+    weights_key: str | None = flag(
+        None,
+        str,
+        "of --base_model_path, if it holds several sets of weights: the key of those to take, e.g. state_dict_ema",
+        metavar="KEY",
+    )
     allow_untrained: bool = switch("prune a network that nobody trained", free=True)
     not_use_bn: bool = switch("vgg* for small images without batch-norm")
 
@@ -428,12 +434,14 @@ def notices_on(options: Options, typed: set[str]) -> list[str]:
     named = ", ".join(f"--{name}" for name in dict.fromkeys(idle) if name in typed)
     notices = [f"no effect under --method {options.method}: {named}"] if named else []
     for file, beside in (
-        ("directly_ft_weights", ("base_model_path", "stage_pr", "skip_layers", "base_pr_model")),
+        ("directly_ft_weights", ("base_model_path", "weights_key", "stage_pr", "skip_layers", "base_pr_model")),
         ("base_pr_model", ("skip_layers",)),
     ):
         named = ", ".join(f"--{name}" for name in beside if name in typed)
         if getattr(options, file) and named:
             notices.append(f"no effect beside --{file}: {named}")
+    if "weights_key" in typed and not (options.base_model_path or options.directly_ft_weights):
+        notices.append("no effect without --base_model_path: --weights_key")
     if "start_epoch" in typed:
         notices.append("--start_epoch has no effect: a run begins at epoch 0")
     return notices
