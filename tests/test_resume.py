@@ -12,7 +12,7 @@ import time
 import pytest
 import torch
 import yaml
-from helpers import ROOT, SHORT_GREG, run_program, write_image_folder, write_npz_set
+from helpers import ROOT, run_program, short_phase, write_image_folder, write_npz_set
 
 from pruner import PRUNERS
 from pruner.groups import KINDS
@@ -38,7 +38,8 @@ def tiny(tmp_path):
 
 
 def words_for(tiny, method, *more):
-    greg = (*SHORT_GREG, "--save_order_log", "--plot_interval", "2") if method.startswith("GReg") else ()
+    greg = short_phase(method)
+    greg += ("--save_order_log", "--plot_interval", "2") if greg else ()
     return [
         *("--method", method, "--arch", "resnet20", "--dataset", "npz", "--data_path", tiny, "--seed", "3"),
         *("--epochs", "2", "--batch_size", "16", "--lr_ft", "0:0.01", "--allow_untrained", "--save_interval", "1"),
