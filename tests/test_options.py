@@ -473,13 +473,11 @@ def test_a_typed_interval_leaves_no_effect_to_the_growth_it_would_follow():
         ("--arch lenet5 --method L1", {"lr", "wd", "momentum"}),
         ("--arch lenet5_mini --method Oracle", {"lr", "wd", "momentum"}),
         ("--arch lenet5 --method none", {"wd", "momentum"}),
-        ("--arch lenet5 --method none --lr_ft 0:0.1", {"lr", "wd", "momentum"}),
         ("--arch lenet5 --method GReg-1", {"lr"}),  # its prune phase is by SGD, with decay
         ("--arch lenet5 --method FixReg", {"lr"}),
         ("--arch lenet5 --method GReg-2 --directly_ft_weights a.pth", {"lr", "wd", "momentum"}),
         ("--arch resnet20 --method L1", {"lr"}),
         ("--arch resnet20 --method none", set()),
-        ("--arch resnet20 --method none --lr_ft 0:0.1", {"lr"}),
     ],
 )
 def test_rates_and_decay_without_effect_are_noticed_once(words, idle):

@@ -470,7 +470,6 @@ def _without_effect(options: Options) -> Iterator[tuple[str, Sequence[str]]]:
         ("directly_ft_weights", ("base_model_path", "stage_pr", "skip_layers", "base_pr_model")),
         ("base_pr_model", ("skip_layers",)),
         ("fix_reg_interval", () if "fix_reg_interval" in idle else ("update_reg_interval", "reg_granularity_prune")),
-        ("lr_ft", ("lr",)),
     ):
         if getattr(options, flag_given):
             yield f"beside --{flag_given}", beside
