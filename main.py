@@ -209,7 +209,7 @@ def run(this_run: Run, data: Data, start: Start, planned: Planned, device: torch
 
     image = example(model, data.spec.channels, data.spec.size)
     if resumed.get("phase") != "finetune" and not start.pruned:
-        judge = training_loss_after(options, data)
+        judge = training_loss_as_cut(options, data)
         with record.tally.timed("pick"):
             pruner = PRUNERS[options.method].build(
                 options, Setting(model, planned.plan, planned.inherited, judge, image)
@@ -262,13 +262,22 @@ def say_resumed(this_run: Run, start: Start, processes: int) -> None:
         )  # fmt: skip
 
 
-def training_loss_after(options: Options, data: Data) -> Callable[[nn.Module, dict[str, Tensor]], float]:
-    """What the Oracle judges a candidate by: its training loss, after fine-tuning it where that is asked for."""
+def training_loss_as_cut(options: Options, data: Data) -> Callable[[nn.Module, dict[str, Tensor]], float]:
+    """The Oracle's criterion: a candidate's training loss before any fine-tuning.
+
+    With ``--ft_in_oracle_pruning`` the candidate is fine-tuned afterwards and its test accuracy is logged.
+    """
 
     def judge(candidate: nn.Module, masks: dict[str, Tensor]) -> float:
+        loss = evaluate(candidate, data.train_once())["loss"]
         if options.ft_in_oracle_pruning:
             fine_tune(candidate, data, Masks(candidate, masks), Run(options))
-        return evaluate(candidate, data.train_once())["loss"]
+            tuned = evaluate(candidate, data.test_batches())
+            log.info(
+                "Oracle: candidate of training loss %.5f; fine-tuned: test %s, loss %.5f",
+                loss, shown(tuned), tuned["loss"],
+            )  # fmt: skip
+        return loss
 
     return judge
 

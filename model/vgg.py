@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from .init import reinitialise
+
 # Filters per conv; "M" is a 2×2 max-pool (Simonyan and Zisserman 2015, table 1).
 WIDTHS = {
     11: (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512),
@@ -20,13 +22,11 @@ class VGG(nn.Module):
                 layers.append(nn.MaxPool2d(2))
             else:
                 conv = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
-                nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
                 layers += [conv, nn.BatchNorm2d(width), nn.ReLU()] if batch_norm else [conv, nn.ReLU()]
                 in_channels = width
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Linear(in_channels, num_classes)
-        nn.init.normal_(self.classifier.weight, std=0.01)
-        nn.init.zeros_(self.classifier.bias)
+        reinitialise(self, "kaiming")  # by fan-in, the classifier too, zero biases: the original's start
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.features(x).mean(dim=(2, 3)))

@@ -2,6 +2,7 @@
 
 from .base import Masks, Pruner, Setting
 from .cut import cut
+from .fixreg import FixReg
 from .greg import GReg1, GReg2
 from .l1 import L1
 from .oracle import Oracle
@@ -29,5 +30,6 @@ PRUNERS: dict[str, type[Pruner]] = {
     "L1": L1,
     "GReg-1": GReg1,
     "GReg-2": GReg2,
+    "FixReg": FixReg,
     "Oracle": Oracle,
 }

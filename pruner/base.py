@@ -18,7 +18,7 @@ class Setting:
     Attributes:
         model: the network to prune, with its starting weights.
         inherited: what another run kept, layer name -> bool (groups,); None: pick afresh.
-        judge: a cut network and its masks -> its training loss.
+        judge: a cut network and its masks -> its training loss, before any fine-tuning.
         example: one image, where the model is.
     """
 
@@ -39,6 +39,8 @@ class Pruner:
         phase: the name under which steps and seconds are counted.
         prunes: whether ratios are needed.
         has_prune_phase: whether steps are trained before the cut.
+        gap_kinds: kinds of group whose gap may end the prune phase early.
+        growth: λ until it stands still, for the plan's table.
         rounded: how r·n becomes a number of groups.
         milestones: what has happened -> the step at which it did.
         decisions: how many picks and changes of phase there were so far.
@@ -50,6 +52,8 @@ class Pruner:
     decisions = 0
     prunes = False
     has_prune_phase = False
+    gap_kinds: tuple[str, ...] = ()
+    growth = "λ grows"
     rounded = staticmethod(math.ceil)
     ignores: tuple[str, ...] = (
         "stage_pr", "skip_layers", "wg", "pick_pruned", "expect_speedup", "base_pr_model", "inherit_pruned", "reinit",

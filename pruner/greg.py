@@ -27,7 +27,6 @@ class RegularizedLayer:
         updates: number of penalty updates so far; λ follows from it alone.
         kept: bool (groups,), or None while nothing is picked.
         gap: running average of the gap, a scalar tensor, or None before the first.
-        candidate: while nothing is picked, what would be kept at the last update, and (a sample of) the scores then.
         penalty: λ per group, (groups,), of the weight's dtype.
     """
 
@@ -36,7 +35,6 @@ class RegularizedLayer:
         self.updates, self.finished = 0, False
         self.kept: Tensor | None = None
         self.gap: Tensor | None = None
-        self.candidate: tuple[Tensor, Tensor] | None = None
         self.penalty = torch.zeros(groups.count(weight.shape, kind), dtype=weight.dtype, device=weight.device)
 
     def scores(self) -> Tensor:
@@ -55,11 +53,12 @@ class RegularizedLayer:
             self.penalty.masked_fill_(self.kept, kept)
 
 
-class _ReadLater:
+class _PendingGaps:
     """Gaps on their way from the device to the host.
 
     Attributes:
         step, layers: of which update they are, and of what.
+        gaps: one per layer, (layers,).
     """
 
     def __init__(self, step: int, layers: list[RegularizedLayer], gaps: Tensor):
@@ -69,10 +68,15 @@ class _ReadLater:
             self._arrived = torch.cuda.Event()
             self._arrived.record()
 
-    def values(self) -> list[float]:
+    @property
+    def gaps(self) -> Tensor:
+        """Waits for the device where they have not arrived yet."""
         if self._arrived:
             self._arrived.synchronize()
-        return self._gaps.tolist()
+        return self._gaps
+
+    def state_dict(self) -> dict:
+        return {"step": self.step, "layers": [layer.name for layer in self.layers], "gaps": self.gaps}
 
 
 class GReg(Pruner):
@@ -89,6 +93,7 @@ class GReg(Pruner):
 
     prunes = True
     has_prune_phase = True
+    gap_kinds = ("filter", "channel")  # the original follows no gap of single weights; nor do they end by it
     picks_later = False
 
     @classmethod
@@ -140,7 +145,7 @@ class GReg(Pruner):
         # and since nothing grows in between, λ and picks are the same. A short stabilising phase leaves no time.
         on_gpu = any(layer.weight.is_cuda for layer in self.layers)
         self.reads_late = on_gpu and schedule.stabilize_steps >= schedule.update_every_steps
-        self._read_later: _ReadLater | None = None
+        self._pending: _PendingGaps | None = None
         self._step = -1
         self._finished_at: int | None = None  # T, the step at whose update the last layer finished
 
@@ -166,14 +171,16 @@ class GReg(Pruner):
     def _update(self, step: int) -> None:
         """Raise λ, then see which layers have had enough.
 
-        Source: paper, sections 3.2 and 3.3; the gap as a second way to finish follows the original.
+        Source: paper, sections 3.2 and 3.3; the gap as a second way to finish follows the original: of layers that
+        have picked. Before that a wide gap ends nothing: a layer with dead filters has an infinite one from the start.
         """
         growing = [layer for layer in self.layers if not layer.finished]
         for layer in growing:
             layer.updates += 1
             self._grow(layer, step)
-        if growing and self.kind != "weight":  # the original follows no gap of single weights; nor do they end by it
-            self._read_later = _ReadLater(step, growing, torch.stack([layer.gap for layer in growing]))
+        picked = [layer for layer in growing if layer.kept is not None]
+        if picked and self.kind in self.gap_kinds:
+            self._pending = _PendingGaps(step, picked, torch.stack([layer.gap for layer in picked]))
             if not self.reads_late:
                 self._read_gaps()
         for layer in growing:
@@ -184,13 +191,12 @@ class GReg(Pruner):
 
     def _read_gaps(self) -> None:
         """End the layers whose gaps were wide at the last update that was made."""
-        if self._read_later is None:
+        if self._pending is None:
             return
-        step, layers, gaps = self._read_later.step, self._read_later.layers, self._read_later.values()
-        self._read_later = None
+        step, layers, gaps = self._pending.step, self._pending.layers, self._pending.gaps.tolist()
+        self._pending = None
         for layer, wide in zip(layers, self._wide(gaps), strict=True):
             if wide and not layer.finished:
-                self._settle(layer, step)
                 layer.finished = True
                 self.decisions += 1
         self._stop_if_all_finished(step)
@@ -205,11 +211,8 @@ class GReg(Pruner):
         raise NotImplementedError
 
     def _wide(self, gaps: list[float]) -> list[bool]:
-        """For each growing layer, whether its gap ends it."""
+        """For each growing layer that has picked, whether its gap ends it."""
         raise NotImplementedError
-
-    def _settle(self, layer: RegularizedLayer, step: int) -> None:
-        """A gap has ended `layer`: see that it has picked."""
 
     def _set_penalty(self, layer: RegularizedLayer) -> None:
         schedule = self.schedule
@@ -254,7 +257,7 @@ class GReg(Pruner):
         return int.from_bytes(digest.digest()[:8], "big") >> 2
 
     def state_dict(self) -> dict:
-        self._read_gaps()
+        """The state as it is, gaps that are still to be read included: saving decides nothing."""
         layers = {
             layer.name: {
                 "updates": layer.updates,
@@ -269,6 +272,7 @@ class GReg(Pruner):
             "decisions": self.decisions,
             "finished_at": self._finished_at,
             "layers": layers,
+            "pending": self._pending.state_dict() if self._pending else None,
             "l1_picks": self._l1_picks,
             "comparison": self._comparison,
             "milestones": self.milestones,
@@ -282,15 +286,23 @@ class GReg(Pruner):
             for key, value in state["layers"][layer.name].items():
                 setattr(layer, key, value.to(layer.weight.device) if isinstance(value, Tensor) else value)
             self._set_penalty(layer)
+        pending = state.get("pending")  # older checkpoints have none: what was to be read was read before saving
+        by_name = {layer.name: layer for layer in self.layers}
+        self._pending = pending and _PendingGaps(
+            pending["step"], [by_name[name] for name in pending["layers"]], pending["gaps"]
+        )
 
 
 class GReg1(GReg):
     """λ grows on a set that L1 picks before the first step.
 
+    It ends early when the gaps of all layers, of this update, are at the limit: the paper's reading. The original looks
+    layer by layer, at gaps of the update before, and so ends an update later.
+
     Source: paper, section 3.2.
     """
 
-    ignores = ("reinit",)
+    ignores = ("reinit", "reg_upper_limit_pick", "reg_granularity_pick", "reg_granularity_recover", "fix_reg_interval")
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -313,7 +325,7 @@ class GReg2(GReg):
     """
 
     picks_later = True
-    ignores = ("reinit", "pick_pruned", "inherit_pruned")  # numbers are all that it can inherit
+    ignores = ("reinit", "pick_pruned", "inherit_pruned", "fix_reg_interval")  # numbers are all that it can inherit
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -327,29 +339,24 @@ class GReg2(GReg):
     def _grow(self, layer: RegularizedLayer, step: int) -> None:
         self._set_penalty(layer)
         if layer.kept is None and layer.updates >= self.schedule.updates_to_pick:
-            scores = layer.scores()
-            self._pick(layer, step, groups.keep(scores, layer.n_pruned), groups.sample(scores))
+            self._pick(layer, step)
         if layer.kept is not None:
             layer.average_gap(groups.gap(layer.scores(), layer.kept))
         elif self.kind != "weight":  # a would-be pick of millions of weights at every update would cost too much
             scores = layer.scores()
-            layer.candidate = groups.keep(scores, layer.n_pruned), groups.sample(scores)
-            layer.average_gap(groups.gap(scores, layer.candidate[0]))
+            layer.average_gap(groups.gap(scores, groups.keep(scores, layer.n_pruned)))
 
     def _wide(self, gaps: list[float]) -> list[bool]:
         return [gap >= self.schedule.gap_limit for gap in gaps]
 
-    def _settle(self, layer: RegularizedLayer, step: int) -> None:
-        if layer.kept is None:
-            self._pick(layer, step, *layer.candidate)
-
-    def _pick(self, layer: RegularizedLayer, step: int, kept: Tensor, sampled_scores: Tensor) -> None:
-        """Take `kept`, all but the lowest of the weights at `step`, and say how far that is from L1's choice."""
+    def _pick(self, layer: RegularizedLayer, step: int) -> None:
+        """Take the lowest of the weights as they are now, and log how far that is from L1's choice."""
+        scores = layer.scores()
         self.milestones.setdefault("pick", step)
-        layer.kept = kept
+        layer.kept = groups.keep(scores, layer.n_pruned)
         self.decisions += 1
         share = groups.overlap(layer.kept, self._l1_picks[layer.name])
-        kendall, spearman = groups.rank_agreement(self._starting_scores[layer.name], sampled_scores)
+        kendall, spearman = groups.rank_agreement(self._starting_scores[layer.name], groups.sample(scores))
         self._comparison[layer.name] = {"overlap": share, "kendall": kendall, "spearman": spearman}
         log.info(
             "step %d: %s picked; %.1f %% of the pick is L1's own; order against the start: Kendall %.3f, Spearman %.3f",

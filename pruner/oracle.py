@@ -19,12 +19,12 @@ MOST_COMBINATIONS = 20_000  # at a second each, a night
 
 
 class Oracle(Pruner):
-    """Cuts the combination with the lowest loss.
+    """Cuts the combination with the lowest training loss before any fine-tuning.
 
     Source: the original's Oracle pruning (not in the paper); for each layer int(r·n) groups go.
 
     Args:
-        judge: a cut network and its masks (for ``weight``) -> its training loss.
+        judge: a cut network and its masks (for ``weight``) -> its training loss as cut.
         example: one image, to cut with.
 
     Raises:

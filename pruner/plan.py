@@ -59,10 +59,14 @@ def parse_ratio(text: str) -> Decimal:
 def parse_stage_pr(text: str) -> Ratios:
     """``[0,0.75,0.32,0]``, a ratio per stage, or ``[0-4:0.5, 7:0.2]``, ratios of layers by index.
 
+    Brackets may be left out, and a comma may end the list.
+
     Raises:
         ValueError: names the part that cannot be read.
     """
     entries = _entries(text)
+    if not re.search(r"[\[{,:]", text):
+        raise ValueError(f"'{entries[0]}' is not a list, such as [0,0.5,0.5,0.5,0] or 1-15:0.7")
     if not any(":" in entry for entry in entries):
         return tuple(parse_ratio(entry) for entry in entries)
     ratios: dict[int, Decimal] = {}
@@ -81,7 +85,7 @@ def parse_stage_pr(text: str) -> Ratios:
 
 
 def parse_skip_layers(text: str) -> tuple[str, ...]:
-    """``[1.0,2.3]``: addresses, or beginnings of addresses that end at a dot.
+    """``[1.0,2.3]``: addresses, or beginnings of addresses that end at a dot; brackets may be left out.
 
     Raises:
         ValueError: names the part that is no address.
@@ -94,10 +98,11 @@ def parse_skip_layers(text: str) -> tuple[str, ...]:
 
 
 def _entries(text: str) -> list[str]:
-    inner = " ".join(text.split())  # blanks of any kind count as one, so that errors stay on one line
-    if inner[:1] + inner[-1:] not in ("[]", "{}"):
-        raise ValueError(f"'{inner}' is not a list in brackets, such as [0,0.5,0.5,0.5,0]")
-    return [entry.strip() for entry in inner[1:-1].split(",")]
+    text = " ".join(text.split())  # blanks of any kind count as one, so that errors stay on one line
+    inner = text[1:-1].strip() if text[:1] + text[-1:] in ("[]", "{}") else text
+    if re.search(r"[\[\]{}]", inner):
+        raise ValueError(f"'{text}' is not a list: it has one pair of brackets around it, or none")
+    return [entry.strip() for entry in inner.removesuffix(",").split(",")]
 
 
 def number_pruned(ratio: Decimal, n_groups: int, rounded: Callable[[Fraction], int] = math.ceil) -> int:

@@ -8,6 +8,7 @@ experiments:
   schedule:                   # one run for each combination of the axes, the first axis outermost
     flags: --dataset npz --data_path {images} --stage_pr [0,{ratio},{ratio},{ratio},0] --seed {seed} {tune}
     keep: log/mag_*.npz       # more files of each run to take to the results
+    later: true               # for later: results.py counts these runs only once they have reports
     program: main.py          # the default
     axes:
       seed: [0, 1, 2]
@@ -38,6 +39,7 @@ class Cell:
         flags: of the program, complete but for how the run is named and resumed.
         recipe: program and flags as the grid has them, with its own places: the same on every machine.
         keep: pattern of files of the run's directory that go to the results beside its report; empty: none.
+        later: whether the run is for later, and so not missing while it has no report.
     """
 
     experiment: str
@@ -46,6 +48,7 @@ class Cell:
     flags: list[str]
     recipe: str
     keep: str = ""
+    later: bool = False
 
     @property
     def name(self) -> str:
@@ -116,11 +119,12 @@ def cells_of_one(
     values = values | as_text(experiment.get("values"))
     axes = {axis: as_names(choices) for axis, choices in (experiment.get("axes") or {}).items()}
     program, keep = experiment.get("program", "main.py"), experiment.get("keep", "")
+    later = experiment.get("later", False)
     for chosen in product(*axes.values()):
         at = dict(zip(axes, chosen, strict=True))
         text = " ".join(filter(None, [experiment["flags"], *(axes[axis][value] for axis, value in at.items())]))
         recipe, flags = (fill(text, values | places | at, name) for places in (own, here))
-        yield Cell(name, at, program, shlex.split(flags), f"{program} {recipe}", keep)
+        yield Cell(name, at, program, shlex.split(flags), f"{program} {recipe}", keep, later)
 
 
 def as_text(values: dict[str, Any] | None) -> dict[str, str]:

@@ -3,7 +3,7 @@
 
 The prose is scripts/results_template.md; a line ``{{name}}`` there becomes the table of that name, which is also
 written to results/name.csv. The reports are those that scripts/sweep.py has made by scripts/evidence.yaml; runs that
-have none are counted at the end of the page. The same reports give the same bytes.
+have none are counted at the end of the page, but for those that are for later. The same reports give the same bytes.
 """
 
 import csv
@@ -68,7 +68,7 @@ def write(results: Path = RESULTS, target: Path = ROOT / "RESULTS.md", docs: Pat
     Raises:
         ValueError: a report is of other flags than the grid has.
     """
-    cells = cells_of(read_grid(GRID))
+    cells = [cell for cell in cells_of(read_grid(GRID)) if not cell.later or cell.file(results).exists()]
     reports = reports_of(cells, results)
     tables = {name: rows_of(table, reports) for name, table in TABLES.items()} | {
         "gains": rows_of_gains(reports["schedule"]),

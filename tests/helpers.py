@@ -12,11 +12,13 @@ import torch
 from PIL import Image
 
 import main
+from pruner import PRUNERS
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 
-# A prune phase of a few steps: GReg-1 makes 3 updates and 2 steps more, GReg-2 2 to pick, 2 to push, 2 more.
+# A prune phase of a few steps: GReg-1 makes 3 updates and 2 steps more, GReg-2 2 to pick, 2 to push, 2 more; FixReg
+# takes as many as GReg-1.
 SHORT_GREG = (
     *("--update_reg_interval", "1", "--stabilize_reg_interval", "2", "--reg_granularity_prune", "0.5"),
     *("--reg_granularity_pick", "0.005", "--batch_size_prune", "8", "--print_interval", "1"),
@@ -26,7 +28,13 @@ PRUNE_STEPS = {
     "L1": {},
     "GReg-1": {"update": 3, "stabilise": 2},
     "GReg-2": {"update": 4, "stabilise": 2},
+    "FixReg": {"update": 3, "stabilise": 2},
 }
+
+
+def short_phase(method: str) -> tuple[str, ...]:
+    """``SHORT_GREG`` for the methods that have a prune phase."""
+    return SHORT_GREG if PRUNERS[method].has_prune_phase else ()
 
 
 def one_line_refusal(call, *args) -> str:

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import PRUNE_STEPS, ROOT, SHORT_GREG, run_program, write_image_folder, write_npz_set
+from helpers import PRUNE_STEPS, ROOT, SHORT_GREG, run_program, short_phase, write_image_folder, write_npz_set
 
 import main
 from model import load_pruned
+from pruner import PRUNERS
 from utils import cutting, latency, speed
 from utils.options import parse
 
 RESIDUAL, SINGLE_BRANCH = ("resnet20", "[0,0.5,0.25,0.5,0]"), ("lenet5", "[1-3:0.5]")
-METHODS = ("none", "L1", "GReg-1", "GReg-2")
+METHODS = ("none", "L1", "GReg-1", "GReg-2", "FixReg")
 REPORTED = {
     "method", "arch", "dataset", "wg", "seed", "params_before", "params_after", "flops_before", "flops_after",
     "speedup", "compression", "acc1_base", "acc1_before_cut", "acc1_after_cut", "acc1_before_cut_bn",
@@ -44,11 +45,10 @@ def sets(tmp_path_factory):
 def command(sets, method, arch, stage_pr="", *more):
     """A run of one epoch on 40 images; later words win."""
     ratios = ["--stage_pr", stage_pr] if stage_pr and method != "none" else []
-    greg = SHORT_GREG if method.startswith("GReg") else ()
     return [
         *("--method", method, "--arch", arch, "--dataset", "npz", "--data_path", sets[arch], "--seed", "3"),
         *("--epochs", "1", "--batch_size", "16", "--lr", "0.001", "--lr_ft", "0:0.01", "--allow_untrained"),
-        *(*ratios, *greg, *more),
+        *(*ratios, *short_phase(method), *more),
     ]
 
 
@@ -119,14 +119,14 @@ def test_the_run_directory_holds_weights_and_logs(ran):
     (events,) = (ran.run_dir / "log").glob("events.out.tfevents*")
     tags = set(re.findall(rb"(?:prune|finetune)/[a-z_0-9]+", events.read_bytes()))
     assert b"finetune/test_acc1" in tags
-    assert (b"prune/lambda" in tags) is ran.report["method"].startswith("GReg")
+    assert (b"prune/lambda" in tags) is PRUNERS[ran.report["method"]].has_prune_phase
     assert not [name for name in weights if name.endswith(".part")]
 
 
 def test_growing_regularization_leaves_its_figure_and_a_mark(ran):
-    grew = ran.report["method"].startswith("GReg")
-    assert (ran.run_dir / "log" / "filter_norms.png").exists() is grew
-    assert ran.weights("checkpoint_just_finished_update_reg").exists() is grew
+    penalized = PRUNERS[ran.report["method"]].has_prune_phase
+    assert (ran.run_dir / "log" / "filter_norms.png").exists() is penalized
+    assert ran.weights("checkpoint_just_finished_update_reg").exists() is penalized
 
 
 def test_the_log_has_the_seed_the_plan_every_epoch_and_the_closing_table(ran):

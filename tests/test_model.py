@@ -149,6 +149,20 @@ def test_a_small_vgg_can_do_without_batch_norm():
     assert [layer.shape for layer in layers_of(model)] == [layer.shape for layer in with_norm]
 
 
+@pytest.mark.parametrize("batch_norm", [True, False])
+@pytest.mark.parametrize("arch", ["vgg11", "vgg19"])
+def test_a_fresh_small_vgg_is_kaiming_normal_by_fan_in_with_zero_biases(arch, batch_norm):
+    torch.manual_seed(0)
+    model = door.build_model(arch, 100, 3, 32, batch_norm=batch_norm)
+    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    stds = [layer.weight.std().item() for layer in layers]
+    assert stds == pytest.approx([(2 / layer.weight[0].numel()) ** 0.5 for layer in layers], rel=0.06)
+    assert stds[0] == pytest.approx(0.272, rel=0.06)
+    assert stds[-1] == pytest.approx(0.0625, rel=0.02)
+    assert all(layer.weight.mean().abs() < 0.1 * std for layer, std in zip(layers, stds, strict=True))
+    assert all((value == 0).all() for name, value in model.named_parameters() if name.endswith("bias"))
+
+
 @pytest.mark.parametrize(("arch", "size"), [("resnet56", 32), ("lenet5", 32), ("vgg16", 224), ("resnet50", 224)])
 def test_other_nets_refuse_to_do_without_batch_norm(arch, size):
     with pytest.raises(ValueError, match=rf"{arch}.*batch-norm"):

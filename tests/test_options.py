@@ -15,7 +15,7 @@ from pruner.plan import parse_skip_layers, parse_stage_pr
 from utils import options as options_module
 from utils import parsers
 from utils.learning_rate import parse_lr_schedule
-from utils.options import Options, build_parser, by_section, parse, to_plain
+from utils.options import GREG, Options, build_parser, by_section, parse, to_plain
 
 
 def parsed(*words, dataset="digits"):
@@ -106,8 +106,9 @@ def test_defaults_are_those_of_imagenet():
     options = parsed()
     shown = {
         "batch_size_prune": 64, "lr_prune": 0.001, "batch_size": 256, "epochs": 90, "wd": 1e-4, "momentum": 0.9,
-        "lr": 0.1, "print_interval": 100, "test_interval": 2000, "save_interval": "2000", "last_n_epoch": 5,
-        "data_path": "./data", "workers": 4, "arch": "resnet18", "pick_pruned": "min", "update_reg_interval": 5,
+        "lr": 0.1, "print_freq": 10, "print_interval": 100, "test_interval": 2000,
+        "save_interval": "2000", "last_n_epoch": 5, "data_path": "./data", "workers": 4, "arch": "resnet18",
+        "pick_pruned": "min", "update_reg_interval": 5,
         "stabilize_reg_interval": 40000, "reg_upper_limit": Decimal(1), "reg_upper_limit_pick": Decimal("0.01"),
         "reg_granularity_prune": Decimal("1e-4"), "reg_granularity_pick": Decimal("1e-5"),
         "reg_granularity_recover": Decimal("-1e-4"), "mag_ratio_limit": 1000.0, "wg": "filter", "method": "none",
@@ -206,6 +207,12 @@ def test_small_numbers_are_read_from_yaml_as_they_are_typed(config):
         (["-j", "0"], "workers", 0),
         (["-p", "7"], "print_freq", 7),
         (["--print-freq", "7"], "print_freq", 7),
+        (["--data", "images"], "data_path", "images"),
+        (["--data=images"], "data_path", "images"),
+        (["--oracle_pruning"], "method", "Oracle"),
+        (["--method", "L1", "--oracle_pruning"], "method", "Oracle"),
+        (["--oracle_pruning", "--method", "L1"], "method", "L1"),
+        (["--method", "FixReg", "--fix_reg_interval", "7"], "fix_reg_interval", 7),
         (["-e"], "evaluate", True),
         (["--lr=0.5"], "lr", 0.5),
         (["--plan"], "plan", "text"),
@@ -238,6 +245,7 @@ def test_an_empty_method_is_none(method, config):
         ("[0-4:0.5, 5:0.6, 8-10:0.2]", "[0-4:0.5,5:0.6,8-10:0.2]"),
         ("[ 0 , 0.5 ]", "[0,0.5]"),
         ("[0]", "[0]"),
+        ("[0, 0.5, ]", "[0,0.5]"),
     ],
 )
 def test_a_list_that_blanks_have_split_is_one_value(words, stage_pr):
@@ -245,6 +253,33 @@ def test_a_list_that_blanks_have_split_is_one_value(words, stage_pr):
     for start in (["--stage_pr", first], [f"--stage_pr={first}"]):
         options = parsed(*start, *rest, "--epochs", "3")
         assert (parse_stage_pr(options.stage_pr), options.epochs) == (parse_stage_pr(stage_pr), 3)
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        (["--stage_pr", "0,0.5,0.5,0.5,0"], "stage_pr", "[0,0.5,0.5,0.5,0]"),
+        (["--stage_pr=0-4:0.5,7:0.2,"], "stage_pr", "[0-4:0.5,7:0.2]"),
+        (["--stage_pr", "0, 0.5, 0.5,"], "stage_pr", "[0,0.5,0.5]"),  # quoted
+        (["--skip_layers", "1.0,2.0"], "skip_layers", "[1.0,2.0]"),
+        (["--skip_layers", "1.0,2.0,"], "skip_layers", "[1.0,2.0]"),
+        (["--lr_ft", "0:0.01,60:0.001,"], "lr_ft", "0:0.01,60:0.001"),
+        (["--lr_ft", "{0:0.01,60:0.001,}"], "lr_ft", "0:0.01,60:0.001"),
+    ],
+)
+def test_brackets_may_be_left_out_and_a_comma_may_end_a_list(words, name, value, config):
+    read = {"stage_pr": parse_stage_pr, "skip_layers": parse_skip_layers, "lr_ft": parse_lr_schedule}[name]
+    options = parsed(*words, "--epochs", "3")
+    assert (read(getattr(options, name)), options.epochs) == (read(value), 3)
+    again = parsed("--config", config({name: getattr(options, name)}))
+    assert read(getattr(again, name)) == read(value)
+
+
+@pytest.mark.parametrize("words", ["--stage_pr 0, 0.5, 0.5", "--skip_layers 1.0, 2.0", "--lr_ft 0:0.1, 30:0.01"])
+def test_a_list_without_brackets_is_not_joined_and_quotes_are_asked_for(words):
+    line = refused(*words.split())
+    assert words.split(" ", 2)[2] in line
+    assert "needs quotes" in line
 
 
 def test_two_split_lists_stay_two():
@@ -293,6 +328,7 @@ WRONG = [
     (["--reg_upper_limit", "1e999999"], "--reg_upper_limit"),
     (["--reg_granularity_recover", "a"], "--reg_granularity_recover"),
     (["--mag_ratio_limit", "0"], "--mag_ratio_limit"),
+    (["--fix_reg_interval", "0"], "--fix_reg_interval"),
     (["--stage_pr", "[0,1.5,0]"], "--stage_pr"),
     (["--stage_pr", "0.5"], "--stage_pr"),
     (["--stage_pr", "[4-2:0.5]"], "--stage_pr"),
@@ -402,6 +438,52 @@ def test_a_file_may_hold_settings_of_other_methods_without_a_notice(config):
 @pytest.mark.parametrize(("method", "idle"), [("none", True), ("GReg-2", True), ("L1", False), ("GReg-1", False)])
 def test_a_way_to_pick_has_no_effect_where_nothing_is_picked_by_it(method, idle):
     assert any("--pick_pruned" in notice for notice in notices("--method", method, "--pick_pruned", "max")) is idle
+
+
+GREG_2_ALONE = ("reg_upper_limit_pick", "reg_granularity_pick", "reg_granularity_recover")
+
+
+@pytest.mark.parametrize(
+    ("method", "idle"),
+    [
+        ("GReg-1", {*GREG_2_ALONE, "fix_reg_interval"}),
+        ("GReg-2", {"fix_reg_interval"}),
+        ("FixReg", {*GREG_2_ALONE, "mag_ratio_limit"}),
+    ],
+)
+def test_flags_of_another_method_are_noticed_and_no_others(method, idle):
+    for f in by_section()[GREG]:
+        value = [] if f.metadata["parse"] is parsers.boolean else ["1"]
+        noticed = any(f"--{f.name}" in notice for notice in notices("--method", method, f"--{f.name}", *value))
+        assert noticed is (f.name in idle), f.name
+
+
+def test_a_typed_interval_leaves_no_effect_to_the_growth_it_would_follow():
+    growth = ("--update_reg_interval", "2", "--reg_granularity_prune", "0.1")
+    assert not notices("--method", "FixReg", *growth)
+    (notice,) = notices("--method", "FixReg", *growth, "--fix_reg_interval", "9")
+    assert notice == "no effect beside --fix_reg_interval: --update_reg_interval, --reg_granularity_prune"
+    (notice,) = notices("--method", "GReg-1", *growth, "--fix_reg_interval", "9")
+    assert notice == "no effect under --method GReg-1: --fix_reg_interval"
+
+
+@pytest.mark.parametrize(
+    ("words", "idle"),
+    [
+        ("--arch lenet5 --method L1", {"lr", "wd", "momentum"}),
+        ("--arch lenet5_mini --method Oracle", {"lr", "wd", "momentum"}),
+        ("--arch lenet5 --method none", {"wd", "momentum"}),
+        ("--arch lenet5 --method GReg-1", {"lr"}),  # its prune phase is by SGD, with decay
+        ("--arch lenet5 --method FixReg", {"lr"}),
+        ("--arch lenet5 --method GReg-2 --directly_ft_weights a.pth", {"lr", "wd", "momentum"}),
+        ("--arch resnet20 --method L1", {"lr"}),
+        ("--arch resnet20 --method none", set()),
+    ],
+)
+def test_rates_and_decay_without_effect_are_noticed_once(words, idle):
+    found = notices(*words.split(), "--lr", "0.5", "--wd", "0.5", "--momentum", "0.5")
+    named = [word.strip(",") for notice in found for word in notice.partition(": ")[2].split()]
+    assert sorted(named) == sorted(f"--{name}" for name in idle)
 
 
 @pytest.mark.parametrize("name", ["stage_pr", "skip_layers", "wg"])

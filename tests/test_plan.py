@@ -13,6 +13,7 @@ from model import build_model
 from model.layers import Layer, layers_of
 from pruner import groups
 from pruner.plan import Plan, keep_all, make_plan, number_pruned, parse_ratio, parse_skip_layers, parse_stage_pr
+from utils.learning_rate import parse_lr_schedule
 
 quick = settings(max_examples=300, deadline=None)
 SIZES = {"resnet18": 224, "resnet50": 224, "alexnet": 224, "vgg16_bn": 224, "lenet5": 32}
@@ -100,8 +101,9 @@ def test_ranges_are_inclusive_and_by_index(text, expected):
     ("text", "bad"),
     [
         ("[0,1.5,0]", "'1.5'"), ("[0,-0.1]", "'-0.1'"), ("[0,half]", "'half'"), ("[0,nan]", "'nan'"),
-        ("[0,inf]", "'inf'"), ("0,0.5", "'0,0.5'"), ("[0,0.5", "'[0,0.5'"), ("", "''"), ("[]", "''"),
-        ("[0,,1]", "''"), ("[1-3:0.5,0.4]", "'0.4'"), ("[3-1:0.5]", "'3-1:0.5'"), ("[1-3:2]", "'2'"),
+        ("[0,inf]", "'inf'"), ("0.5", "'0.5'"), ("", "''"), ("[]", "''"), ("{}", "''"), ("[1,0.5]", "'1'"),
+        ("[0,,1]", "''"), ("0,1", "'1'"), ("0-3:1", "'1'"), ("1-3:0.5,2:0.1", "'2:0.1'"), ("0-4:0.5,0.2", "'0.2'"),
+        ("[1-3:0.5,0.4]", "'0.4'"), ("[3-1:0.5]", "'3-1:0.5'"), ("[1-3:2]", "'2'"),
         ("[1-3:0.5,2:0.1]", "'2:0.1'"), ("[a:0.5]", "'a:0.5'"), ("[1-:0.5]", "'1-:0.5'"),
         ("[0-99999999999:0.5]", "'0-99999999999:0.5'"), ("[0,1e-999999999]", "'1e-999999999'"),
     ],
@@ -123,7 +125,8 @@ def test_an_index_too_long_for_a_number_is_named_too():
     [
         ("[1.0,2.3]", ("1.0", "2.3")), ("[1.0, 2.0, 2.3, 3.0, 3.5]", ("1.0", "2.0", "2.3", "3.0", "3.5")),
         ("[3,7]", ("3", "7")), (" [2.3.0] ", ("2.3.0",)), ("[]", ()), ("", ()), ("  ", ()),
-        ("[ ]", ()),
+        ("[ ]", ()), ("1.0,2.0", ("1.0", "2.0")), ("1.0, 2.0,", ("1.0", "2.0")), ("[1.0,2.0, ]", ("1.0", "2.0")),
+        ("2.3", ("2.3",)), ("[3,]", ("3",)),
     ],
 )  # fmt: skip
 def test_skipped_layers_are_addresses_or_their_beginnings(text, expected):
@@ -134,13 +137,64 @@ def test_skipped_layers_are_addresses_or_their_beginnings(text, expected):
     ("text", "bad"),
     [
         ("[1.0,layer2]", "'layer2'"), ("[1..0]", "'1..0'"), ("[1.]", "'1.'"), ("[-1]", "'-1'"), ("[1,,2]", "''"),
-        ("[1.0.0.0]", "'1.0.0.0'"), ("1.0", "'1.0'"),
+        ("[1.0.0.0]", "'1.0.0.0'"), ("layer2", "'layer2'"), ("1.0 2.0", "'1.0 2.0'"), ("{}", "''"),
     ],
 )  # fmt: skip
 def test_what_is_no_address_is_named(text, bad):
     with pytest.raises(ValueError) as error:  # noqa: PT011
         parse_skip_layers(text)
     assert bad in str(error.value)
+
+
+# A list as it should be, and one of its commas or brackets too many or too few.
+SPOILED = st.tuples(
+    st.sampled_from(["0,0.5,0.5,0", "1-3:0.5,7:0.2", "1.0,2.3", "0:0.1,30:0.01"]),
+    st.sampled_from([
+        "{},,", "{}, ,", ",{}", "[{}", "{}]", "{{{}", "{}}}", "[{}}}", "[{}]]", "[[{}]]", "[{},,]", "[,{}]", "[{}],",
+        "][{}", ",", ",,", "[,]", "[", "]", "[]]",
+    ]),
+)  # fmt: skip
+
+
+@quick
+@given(SPOILED, st.sampled_from([parse_stage_pr, parse_skip_layers, parse_lr_schedule]))
+def test_lone_brackets_and_commas_are_refused_in_one_line(spoiled, parse):
+    text, pattern = spoiled
+    assert len(complaint(parse, pattern.format(text)).splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["[0,0.5", "0,0.5]", "[0,0.5}", "[[0,0.5]]", "[0,[0.5]]", "0,0.5[", "{0:0.5", "[0],"])
+@pytest.mark.parametrize("parse", [parse_stage_pr, parse_skip_layers])
+def test_a_list_with_lone_or_more_brackets_is_named(parse, text):
+    assert complaint(parse, text) == f"'{text}' is not a list: it has one pair of brackets around it, or none"
+
+
+LISTS = {  # by parser, the entries of a list
+    parse_stage_pr: st.one_of(
+        st.lists(st.sampled_from(["0", "0.5", "0.14", "1e-3"]), min_size=2, max_size=6),
+        st.lists(st.integers(0, 50), min_size=1, max_size=6, unique=True).map(
+            lambda found: [f"{10 * i}-{10 * i + i % 10}:0.{i}" for i in sorted(found)]
+        ),
+    ),
+    parse_skip_layers: st.lists(st.sampled_from(["1.0", "2.3.0", "7"]), min_size=1, max_size=6),
+    parse_lr_schedule: st.lists(st.integers(0, 99), min_size=1, max_size=6, unique=True).map(
+        lambda found: [f"{i}:0.{i}" for i in sorted(found)]
+    ),
+}
+
+
+@pytest.mark.parametrize("parse", LISTS)
+@quick
+@given(st.data())
+def test_a_list_is_the_same_with_and_without_brackets_and_a_last_comma(parse, data):
+    entries = data.draw(LISTS[parse])
+    text = data.draw(st.sampled_from([",", ", ", " ,"])).join(entries)
+    brackets = "{}" if parse is parse_lr_schedule else data.draw(st.sampled_from(["[]", "{}"]))
+    last = data.draw(st.sampled_from([",", " ,", ", "]))
+    expected = parse(f"{brackets[0]}{text}{brackets[1]}")
+    assert len(expected) >= len(entries)
+    for same in (text, f"{text}{last}", f"{brackets[0]}{text}{last}{brackets[1]}", f" {text} "):
+        assert parse(same) == expected
 
 
 def complaint(parse, text: str) -> str:

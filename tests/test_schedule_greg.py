@@ -60,9 +60,9 @@ def penalties(pruner: GReg, layer: int = 0) -> list[float]:
     return pruner.layers[layer].penalty.tolist()
 
 
-def run_out(pruner: GReg) -> dict[str, int | None]:
-    """Step `pruner` until the cut is due."""
-    step, stabilise_from = -1, None
+def run_out(pruner: GReg, made: int = 0) -> dict[str, int | None]:
+    """Step `pruner`, which has `made` steps behind it, until the cut is due."""
+    step, stabilise_from = made - 1, None
     while not pruner.finished:
         step += 1
         pruner.before_step(step)
@@ -413,20 +413,42 @@ def test_greg_2_ends_a_layer_by_its_own_gap():
     assert pruner.phase == "update"
 
 
-def test_a_layer_whose_gap_is_wide_while_greg_2_is_picking_picks_then():
-    model = two_layers((1.0, 4.0), (3.0, 1.0))
-    pruner = pruner_for(GReg2, model, {"0": 1, "1": 1}, **QUICK, limit_pick="0.05")
-    pruner.before_step(0)
-    assert pruner.kept() == {"0": None, "1": None}
-    model[0].weight.data = torch.tensor([[1000.0], [1.0]])
-    pruner.before_step(1)
-    assert pruner.kept()["0"].tolist() == [True, False]
-    assert pruner.kept()["1"] is None
-    assert [layer.finished for layer in pruner.layers] == [True, False]
-    for step in range(2, 5):
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("every", [1, 4])
+@pytest.mark.parametrize("dead", [1, 3])
+def test_a_layer_with_dead_filters_picks_at_its_ceiling_and_ends_there(dead, every, late):
+    """Its gap is infinite from the start, but a gap ends nothing before the pick."""
+    model = two_layers((0.0,) * dead + (1.0, 2.0), (1.0, 4.0))
+    pruner = pruner_for(
+        GReg2, model, {"0": dead, "1": 1}, update_every_steps=every, stabilize_steps=every, grow_pick="0.01",
+        limit_pick="0.1", grow="0.1", limit="0.5",
+    )  # fmt: skip
+    pruner.reads_late = late
+    at_pick = 9 * every
+    for step in range(at_pick):
         pruner.before_step(step)
-    assert pruner.kept()["1"].tolist() == [True, False]
-    assert penalties(pruner, 0) == pytest.approx([0.02] * 2)
+        assert pruner.kept() == {"0": None, "1": None}
+        assert penalties(pruner, 0) == pytest.approx([0.01 * (step // every + 1)] * (dead + 2))
+    assert pruner.gaps()["0"] > 1e30
+    pruner.before_step(at_pick)
+    assert pruner.kept()["0"].tolist() == [False] * dead + [True] * 2
+    for step in range(at_pick + 1, at_pick + every + 1):
+        pruner.before_step(step)
+    assert [layer.finished for layer in pruner.layers] == [True, False]
+    assert penalties(pruner, 0) == pytest.approx([0.1] * (dead + 2))  # the pick's update was its last
+    assert penalties(pruner, 1) == pytest.approx([0.2, -1e-4])
+    assert run_out(pruner, at_pick + every + 1) == {"stabilise_from": 14 * every, "cut_after_step": 15 * every}
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_dead_layers_alone_end_the_growth_at_the_pick(late):
+    model = linear(0.0, 0.0, 1.0)
+    pruner = pruner_for(
+        GReg2, model, {"0": 2}, update_every_steps=4, stabilize_steps=6, grow_pick="0.001", limit_pick="0.01"
+    )
+    pruner.reads_late = late
+    assert run_out(pruner)["cut_after_step"] == 36 + 6
+    assert pruner.milestones == {"pick": 36, "λ stops": 36}
 
 
 @METHODS
@@ -450,15 +472,15 @@ def net_and_images() -> tuple[nn.Sequential, Tensor]:
 class Run:
     """A prune phase under way."""
 
-    def __init__(self, method: type[GReg], kind: str, seed: int):
+    def __init__(self, method: type[GReg], kind: str, seed: int, **changed):
         self.model, self.images = net_and_images()
         torch.manual_seed(seed)
         for parameter in self.model.parameters():
             nn.init.uniform_(parameter, -0.5, 0.5)
+        schedule = {"grow": "0.05", "grow_pick": "0.02", "limit": "0.5", "limit_pick": "0.1"} | changed
         self.pruner = pruner_for(
-            method, self.model, {"0": 2, "3": 3}, kind, update_every_steps=2, stabilize_steps=7,
-            grow="0.05", grow_pick="0.02", limit="0.5", limit_pick="0.1",
-        )  # fmt: skip
+            method, self.model, {"0": 2, "3": 3}, kind, update_every_steps=2, stabilize_steps=7, **schedule
+        )
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
         self.step = 0
 
@@ -538,6 +560,69 @@ def test_a_pruner_restored_in_memory_is_independent_of_the_one_it_came_from(meth
     first.go()
     assert not same(first.pruner.state_dict(), before)
     assert same(second.pruner.state_dict(), before)
+
+
+@METHODS
+@pytest.mark.parametrize("late", [False, True])
+def test_saving_decides_nothing(method, late):
+    """A run of several processes is saved by one of them: all must go on alike."""
+    saved, alone = (gap_ended(method, late) for _ in range(2))
+    ended_by_gap = False
+    while not alone.pruner.finished:
+        ended_by_gap |= saved.pruner.state_dict()["pending"] is not None
+        saved.go(saved.step + 1)
+        saved.pruner.state_dict()
+        alone.go(alone.step + 1)
+        for what in (GReg.fingerprint, GReg.kept, GReg.gaps, GReg.state_dict):
+            assert same(what(saved.pruner), what(alone.pruner))
+        for one, other in zip(saved.pruner.layers, alone.pruner.layers, strict=True):
+            assert one.penalty.equal(other.penalty)
+            assert one.finished is other.finished
+        assert (saved.pruner.phase, saved.pruner.decisions) == (alone.pruner.phase, alone.pruner.decisions)
+        assert saved.pruner.milestones == alone.pruner.milestones
+    assert saved.pruner.finished
+    assert ended_by_gap is late
+
+
+@METHODS
+@pytest.mark.parametrize("late", [False, True])
+def test_a_run_restored_at_any_step_decides_what_it_would_have(method, late):
+    whole = gap_ended(method, late)
+    states, prints = [], []
+    while not whole.pruner.finished:
+        states.append(through_a_file(whole.state()))
+        whole.go(whole.step + 1)
+        prints.append(whole.pruner.fingerprint())
+    assert whole.step < whole.pruner.schedule.cut_after_step  # a gap has ended it
+    for at, state in enumerate(states):
+        restored = gap_ended(method, late, seed=1)
+        restored.load(state)
+        assert same(through_a_file(restored.state()), state)
+        found = []
+        while not restored.pruner.finished:
+            restored.go(restored.step + 1)
+            found.append(restored.pruner.fingerprint())
+        assert found == prints[at:]
+        assert same(restored.state(), whole.state())
+
+
+@METHODS
+def test_a_checkpoint_without_pending_gaps_is_read_as_one_that_has_none(method):
+    run = Run(method, "filter", seed=0)
+    run.pruner.reads_late = True
+    run.go(until=11)
+    state = run.pruner.state_dict()
+    assert state["pending"]["layers"] == ["0", "3"]
+    del state["pending"]
+    run.pruner.load_state_dict(state)
+    assert run.pruner.state_dict()["pending"] is None
+
+
+def gap_ended(method: type[GReg], late: bool, seed: int = 0) -> Run:
+    """A prune phase whose layers end by their gaps, read late or at once."""
+    run = Run(method, "filter", seed, grow="2", limit="90", gap_limit=4.0)
+    run.pruner.reads_late = late
+    return run
 
 
 # gaps that are read late, as on a GPU

@@ -1,24 +1,29 @@
 """Where picks come from, what is done with a cut besides, and networks that other programs wrote."""
 
+import copy
 import csv
 import itertools
 import json
+import re
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from helpers import SHORT_GREG, run_program, write_image_folder
+from helpers import SHORT_GREG, run_program, short_phase, write_image_folder
 from safetensors.torch import save_file
 from torch import nn
 
+import main
 from data import build_loaders
 from model import build_model, load_pruned
 from pruner import PRUNERS
 from pruner.groups import KINDS
-from utils.probes import jacobian_singular_values, noisy_ensemble_acc1
+from utils.options import parse
+from utils.probes import add_noise, jacobian_singular_values, jacobians, noisy_ensemble_acc1
 from utils.training import evaluate
 
 TINY = ("--dataset", "digits", "--arch", "lenet5_mini", "--seed", "3", "--batch_size", "256", "--lr", "0.003")
@@ -55,7 +60,7 @@ def kept_by(ran):
 def test_every_pruner_cuts_what_its_plan_says_and_its_file_gives_the_network_back(method, kind, prune, tmp_path):
     """A new pruner is tested here without a line of its own."""
     words = ("--method", method, "--wg", kind, "--stage_pr", "[4:0.01]" if kind == "weight" else "[2:0.1]")
-    ran = prune(*words, *(SHORT_GREG if method.startswith("GReg") else ()))
+    ran = prune(*words, *short_phase(method))
     plan = json.loads(run_program(tmp_path / "plan", *TINY, *words, "--plan=json").out)
     planned = {layer["name"]: layer["pruned"] for layer in plan["layers"] if layer["pruned"]}
     name = "pruned_model" if planned else "checkpoint"  # what is not pruned has no pruned file
@@ -181,10 +186,27 @@ def test_the_oracle_refuses_absurd_counts(tmp_path):
     assert "at most 20,000" in ran.err
 
 
-def test_the_oracle_fine_tunes_its_candidates_where_asked(prune):
-    words = ("--method", "Oracle", "--stage_pr", "[1:0.1]", "--epochs", 1)
+def test_the_oracle_judges_before_it_fine_tunes_its_candidates(prune):
+    words = ("--oracle_pruning", "--stage_pr", "[1:0.1]", "--epochs", 1, "--lr_ft", "0:0.01")
     plain, tuned = prune(*words), prune(*words, "--ft_in_oracle_pruning")
-    assert tuned.report["seconds"]["pick"] > plain.report["seconds"]["pick"]
+    assert "fine-tuned" not in plain.log
+    found = re.findall(r"candidate of training loss ([0-9.]+); fine-tuned: test acc1 ([0-9.]+) ", tuned.log)
+    before, accuracies = (list(map(float, column)) for column in zip(*found, strict=True))
+    assert len(found) == 10
+    assert all(0 <= accuracy <= 100 for accuracy in accuracies)
+    assert f"the best of 10 combinations has training loss {min(before):.5f}" in tuned.log
+    for name, mask in kept_by(plain).items():
+        assert mask.equal(kept_by(tuned)[name])
+        assert int((~mask).nonzero()) == before.index(min(before))
+
+
+def test_a_candidates_loss_is_that_before_it_is_fine_tuned(base):
+    options, _ = parse([str(word) for word in (*TINY, "--method", "Oracle", "--ft_in_oracle_pruning", "--epochs", 1)])
+    data = build_loaders("digits", "./data", 3, 0, torch.device("cpu"))
+    candidate = load_pruned(base)
+    loss = evaluate(candidate, data.train_once())["loss"]
+    assert main.training_loss_as_cut(options, data)(candidate, {}) == loss
+    assert evaluate(candidate, data.train_once())["loss"] != loss
 
 
 @pytest.mark.parametrize("kind", ["filter", "weight"])
@@ -247,6 +269,17 @@ def test_an_ensemble_without_noise_is_the_network(base):
     assert all(value.equal(before[key]) for key, value in network.state_dict().items())
 
 
+def test_noise_leaves_biases_alone():
+    """Of convs, linear layers and batch-norm; every weight has noise, batch-norm's γ too."""
+    network = small_net_with_batch_norm()
+    before = {name: value.clone() for name, value in network.named_parameters()}
+    add_noise(network, 0.5, torch.Generator().manual_seed(0))
+    for name, value in network.named_parameters():
+        assert (value == before[name]).all() if name.endswith("bias") else (value != before[name]).all()
+    noise = network[-2].weight - before["4.weight"]
+    assert noise.std().item() == pytest.approx(0.5, rel=0.5)
+
+
 def test_a_linear_networks_jacobian_is_the_product_of_its_weights():
     data = build_loaders("digits", "./data", 3, 0, torch.device("cpu"))
     network = build_model("mlp_7_linear", 10, 1, 32)
@@ -258,6 +291,48 @@ def test_a_linear_networks_jacobian_is_the_product_of_its_weights():
     found = jacobian_singular_values(network, data, 1)
     assert found["max"] == pytest.approx(values.max().item(), rel=1e-3)
     assert found["mean"] == pytest.approx(values.mean().item(), rel=1e-3)
+
+
+def small_net_with_batch_norm() -> nn.Module:
+    torch.manual_seed(0)
+    layers = nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2), nn.Dropout(0.5)
+    return nn.Sequential(*layers)
+
+
+def test_an_images_jacobian_is_of_its_own_outputs_within_the_batch():
+    """Compared with differences: batch-norm's statistics move with the one image whose pixels move."""
+    network = small_net_with_batch_norm()[:-1].double().train()
+    images = torch.randn(5, 1, 4, 4, dtype=torch.float64)
+    found = jacobians(network, images)
+    assert found.shape == (5, 2, 16)
+    step = 1e-6
+    for i in range(5):
+        for pixel in range(16):
+            moved = [images.clone(), images.clone()]
+            for sign, batch in zip((1, -1), moved, strict=True):
+                batch[i].view(-1)[pixel] += sign * step
+            with torch.no_grad():
+                slope = (network(moved[0])[i] - network(moved[1])[i]) / (2 * step)
+            torch.testing.assert_close(found[i, :, pixel], slope, rtol=1e-5, atol=1e-7)
+    assert not torch.allclose(found, jacobians(network.eval(), images), rtol=0.01)
+
+
+def test_the_jacobian_is_taken_in_training_mode_on_a_copy():
+    network = small_net_with_batch_norm().eval()
+    batches = [(torch.randn(40, 1, 4, 4), torch.zeros(40)) for _ in range(3)]
+    data = SimpleNamespace(statistics_batches=lambda: iter(batches))
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    torch.manual_seed(1)
+    numbers = torch.get_rng_state()
+    found = jacobian_singular_values(network, data, 2)
+    assert torch.get_rng_state().equal(numbers)
+    assert not network.training
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in network.parameters())
+    assert all(value.equal(before[key]) for key, value in network.state_dict().items())
+    clone = copy.deepcopy(network).train()
+    values = torch.cat([torch.linalg.svdvals(jacobians(clone, images[:32])).flatten() for images, _ in batches[:2]])
+    assert found["max"] == pytest.approx(values.max().item())
+    assert found["std"] == pytest.approx(values.std().item())
 
 
 def test_probes_are_reported(prune):

@@ -6,14 +6,16 @@ import math
 def parse_lr_schedule(text: str) -> dict[int, float]:
     """``0:0.1,100:0.01`` or ``{0:0.1, 100:0.01}`` -> epoch -> learning rate from then on, in order.
 
+    A comma may end it.
+
     Raises:
         ValueError: names the part that cannot be read.
     """
     inner = text.strip()
     if inner[:1] + inner[-1:] == "{}":
-        inner = inner[1:-1]
+        inner = inner[1:-1].strip()
     rates: dict[int, float] = {}
-    for entry in inner.split(","):
+    for entry in inner.removesuffix(",").split(","):
         epoch, _, rate = entry.partition(":")
         try:
             key, value = int(epoch), float(rate)
@@ -39,19 +41,17 @@ def learning_rates(options) -> dict[int, float]:
     """Of fine-tuning: ``--lr_ft``, or the default of the method and the network.
 
     Source: the original's constants (the ImageNet schedule); plain training divides ``--lr`` by 10 every 30
-    epochs; LeNets fine-tune with Adam at ``--lr``.
+    epochs.
     """
     if options.lr_ft:
         return parse_lr_schedule(options.lr_ft)
     if options.method == "none":
         return {start: options.lr * 0.1 ** (start // 30) for start in range(0, max(options.epochs, 1), 30)}
-    if uses_adam(options):
-        return {0: options.lr}
     return {0: 0.01, 30: 0.001, 60: 0.0001, 75: 0.00001}
 
 
 def uses_adam(options) -> bool:
-    """Whether fine-tuning is by Adam: the original's choice for LeNets."""
+    """Whether fine-tuning is by Adam, without weight decay: the original's choice for LeNets."""
     return options.arch.startswith("lenet")
 
 

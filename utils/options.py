@@ -7,7 +7,7 @@ keys of ``--config``, ``log/params.yaml``) follows from them.
 import argparse
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from decimal import Decimal
 from typing import Any, NoReturn
@@ -42,8 +42,12 @@ RUN_ID = "run_id"  # a key of log/params.yaml beside the settings: which run it 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        unknown = re.match(r"unrecognized arguments: (-[^ =]+)", message)
-        raise ValueError(message + (nearest(unknown[1], self._option_string_actions) if unknown else ""))
+        unknown = re.match(r"unrecognized arguments: ([^ =]+)", message)
+        if unknown and unknown[1].startswith("-"):
+            message += nearest(unknown[1], self._option_string_actions)
+        elif unknown:
+            message += "; a value with blanks needs quotes"
+        raise ValueError(message)
 
 
 class _OneFile(argparse.Action):
@@ -72,7 +76,7 @@ def switch(help: str, *aliases: str, **more: Any) -> Any:
     return flag(False, boolean, help, *aliases, **more)
 
 
-GREG = "Growing regularization (GReg-1, GReg-2)"
+GREG = "Growing regularization (GReg-1, GReg-2) and a fixed one (FixReg)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +104,9 @@ class Options:
         section="Network and data",
     )
     dataset: str = flag(MISSING, one_of(*DATASETS), f"one of {', '.join(DATASETS)} (required)")
-    data_path: str = flag("./data", path, "where data sets are; for npz and folder, the folder itself", free=True)
+    data_path: str = flag(
+        "./data", path, "where data sets are; for npz and folder, the folder itself", "--data", free=True
+    )
     base_model_path: str | None = flag(
         None,
         path,
@@ -133,12 +139,12 @@ class Options:
     stage_pr: str = flag(
         "",
         checked(lambda text: text and parse_stage_pr(text)),
-        "pruning ratios: [0,0.5,0.5,0] by stage, or [0-4:0.5, 7:0.2] by layer",
+        "pruning ratios: [0,0.5,0.5,0] by stage, or [0-4:0.5,7:0.2] by layer; brackets may be left out",
     )
     skip_layers: str = flag(
         "", checked(lambda text: text and parse_skip_layers(text)), "layers to leave alone, e.g. [1.0,2.3]"
     )
-    pick_pruned: str = flag("min", one_of(*PICKS), "which groups L1 and GReg-1 pick, by magnitude")
+    pick_pruned: str = flag("min", one_of(*PICKS), "which groups L1, GReg-1 and FixReg pick, by magnitude")
     base_pr_model: str | None = flag(
         None, path, "prune as many groups per layer as in this pruned checkpoint", metavar="FILE"
     )
@@ -151,7 +157,7 @@ class Options:
     directly_ft_weights: str | None = flag(
         None, path, "fine-tune the pruned network of this checkpoint; no pruning", metavar="FILE"
     )
-    ft_in_oracle_pruning: bool = switch("Oracle: fine-tune each candidate before it is judged")
+    ft_in_oracle_pruning: bool = switch("Oracle: fine-tune each candidate, once it is judged, and log its accuracy")
     expect_speedup: float | None = flag(
         None,
         number(0, above=True),
@@ -171,6 +177,9 @@ class Options:
         Decimal("1e-5"), decimal(0, above=True), "δ', growth per update while GReg-2 picks"
     )
     reg_granularity_recover: Decimal = flag(Decimal("-1e-4"), decimal(None), "λ of what GReg-2 keeps, after its pick")
+    fix_reg_interval: int | None = flag(
+        None, integer(1), "steps with λ at τ under FixReg, before K_s more (default: as many as GReg-1's growth takes)"
+    )
     mag_ratio_limit: float = flag(1000.0, number(0, above=True), "gap between kept and pruned that ends a layer early")
     block_loss_grad: bool = switch("in the prune phase, only the penalty moves the pruned network's weights")
 
@@ -183,9 +192,11 @@ class Options:
         "--lr divided by 10 every 30 epochs)",
         metavar="EPOCH:LR,...",
     )
-    lr: float = flag(0.1, number(0), "learning rate of plain training, and of Adam for lenet*", "--learning-rate")
+    lr: float = flag(0.1, number(0), "learning rate of plain training", "--learning-rate")
     momentum: float = flag(0.9, number(0), "of SGD")
-    wd: float = flag(1e-4, number(0), "weight decay γ", "--weight-decay", "--weight_decay")
+    wd: float = flag(
+        1e-4, number(0), "weight decay γ; lenet* are fine-tuned without", "--weight-decay", "--weight_decay"
+    )
     train_images: int | None = flag(
         None, integer(1), "train on this many of the training images, drawn by --seed (default: all)"
     )
@@ -258,7 +269,7 @@ class Options:
     print_interval: int = flag(100, integer(1), "steps of the prune phase between two lines of progress", free=True)
     test_interval: int = flag(2000, integer(1), "steps of the prune phase between two tests", free=True)
     print_freq: int = flag(
-        100, integer(1), "batches of fine-tuning between two lines of progress", "-p", "--print-freq", free=True
+        10, integer(1), "batches of fine-tuning between two lines of progress", "-p", "--print-freq", free=True
     )
     save_interval: str = flag(
         "2000", interval, "how often a checkpoint is written: 500 steps, or 10m minutes", metavar="N|Nm", free=True
@@ -309,6 +320,9 @@ def build_parser() -> argparse.ArgumentParser:
                 how["metavar"] = meta.get("metavar") or _METAVARS.get(f.type, f.name.split("_")[-1].upper())
             how |= meta.get("argparse", {})
             group.add_argument(*names, **how)
+    parser.add_argument(
+        "--oracle_pruning", dest="method", action="store_const", const="Oracle", help="the same as --method Oracle"
+    )
     parser.add_argument("--config", metavar="FILE", help="defaults for all of these, in YAML; the command line wins")
     parser.add_argument("--params_json", metavar="FILE", help="the same in JSON; --config wins")
     parser.add_argument(
@@ -423,28 +437,39 @@ def notices_on(options: Options, typed: set[str]) -> list[str]:
     """What was typed on the command line but has no effect on this run."""
     if options.evaluate:
         return []
+    notices, left = [], set(typed)  # each flag is named once, with the first reason
+    for reason, names in _without_effect(options):
+        named = [name for name in dict.fromkeys(names) if name in left]
+        left -= set(named)
+        if named:
+            notices.append(f"no effect {reason}: {', '.join(f'--{name}' for name in named)}")
+    if "start_epoch" in typed:
+        notices.append("--start_epoch has no effect: a run begins at epoch 0")
+    return notices
+
+
+def _without_effect(options: Options) -> Iterator[tuple[str, Sequence[str]]]:
+    """Reasons, and the flags that have no effect for each."""
     method = PRUNERS[options.method]
     idle = [*method.ignores]
     if not method.has_prune_phase:
         idle += [f.name for f in by_section()[GREG]] + ["save_mag_reg_log", "save_order_log"]
     if options.method != "Oracle":
         idle.append("ft_in_oracle_pruning")
-    if method.prunes and not uses_adam(options):
+    if method.prunes:
         idle.append("lr")  # fine-tuning has --lr_ft
-    named = ", ".join(f"--{name}" for name in dict.fromkeys(idle) if name in typed)
-    notices = [f"no effect under --method {options.method}: {named}"] if named else []
-    for file, beside in (
+    yield f"under --method {options.method}", idle
+    if uses_adam(options) and not (method.has_prune_phase and not options.directly_ft_weights):
+        yield f"on {options.arch}, trained by Adam without weight decay", ("momentum", "wd")
+    if not (options.base_model_path or options.directly_ft_weights):
+        yield "without --base_model_path", ("weights_key",)
+    for flag_given, beside in (
         ("directly_ft_weights", ("base_model_path", "weights_key", "stage_pr", "skip_layers", "base_pr_model")),
         ("base_pr_model", ("skip_layers",)),
+        ("fix_reg_interval", () if "fix_reg_interval" in idle else ("update_reg_interval", "reg_granularity_prune")),
     ):
-        named = ", ".join(f"--{name}" for name in beside if name in typed)
-        if getattr(options, file) and named:
-            notices.append(f"no effect beside --{file}: {named}")
-    if "weights_key" in typed and not (options.base_model_path or options.directly_ft_weights):
-        notices.append("no effect without --base_model_path: --weights_key")
-    if "start_epoch" in typed:
-        notices.append("--start_epoch has no effect: a run begins at epoch 0")
-    return notices
+        if getattr(options, flag_given):
+            yield f"beside --{flag_given}", beside
 
 
 def stored_names() -> set[str]:

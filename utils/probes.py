@@ -4,9 +4,11 @@ import copy
 from itertools import islice
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from data import Data
+
+JACOBIAN_IMAGES = 32  # of a batch
 
 
 @torch.no_grad()
@@ -20,11 +22,8 @@ def noisy_ensemble_acc1(model: nn.Module, data: Data, std: float, copies: int, s
     generator = torch.Generator().manual_seed(seed)
     ensemble = []
     for _ in range(copies):
-        noisy = copy.deepcopy(model).eval()
-        for parameter in noisy.parameters():
-            noise = torch.randn(parameter.shape, generator=generator).to(parameter.device)
-            parameter.add_(noise, alpha=std)
-        ensemble.append(noisy)
+        ensemble.append(copy.deepcopy(model).eval())
+        add_noise(ensemble[-1], std, generator)
     right = total = 0
     for images, labels in data.train_once():
         outputs = sum(noisy(images) for noisy in ensemble)  # the mean's order is the sum's
@@ -33,20 +32,49 @@ def noisy_ensemble_acc1(model: nn.Module, data: Data, std: float, copies: int, s
     return 100 * right / total
 
 
-def jacobian_singular_values(model: nn.Module, data: Data, batches: int) -> dict[str, float]:
-    """Mean, std, max and min of the singular values of d outputs / d image, over training batches.
+@torch.no_grad()
+def add_noise(model: nn.Module, std: float, generator: torch.Generator) -> None:
+    """Add Gaussian noise to every weight of `model`, in place; biases, batch-norm's β too, stay as they are."""
+    for name, parameter in model.named_parameters():
+        if not name.endswith("bias"):
+            noise = torch.randn(parameter.shape, generator=generator).to(parameter.device)
+            parameter.add_(noise, alpha=std)
 
-    Each image's Jacobian is (classes, channels·size·size); its singular values are taken one image at a time.
+
+def jacobian_singular_values(model: nn.Module, data: Data, batches: int) -> dict[str, float]:
+    """Mean, std, max and min of the singular values of d outputs / d image in training mode, over training batches.
+
+    Of each batch the first ``JACOBIAN_IMAGES`` images, since the time grows with their square. The Jacobian of an
+    image is (classes, channels·size·size): of its own outputs by its own pixels, the other images held constant.
+
+    Source: the original looks in training mode, so that batch-norm uses the batch's statistics.
     """
-    frozen = copy.deepcopy(model).eval()
-    jacobian = torch.func.jacrev(lambda image: frozen(image.unsqueeze(0)).squeeze(0))
-    values = []
-    for images, _ in islice(data.statistics_batches(), batches):
-        values += [torch.linalg.svdvals(jacobian(image).flatten(1).detach()) for image in images]
-    found = torch.cat(values)
+    clone = copy.deepcopy(model).train().requires_grad_(False)
+    device = next(model.parameters()).device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):  # dropout would draw from the run's
+        values = [
+            torch.linalg.svdvals(jacobians(clone, images[:JACOBIAN_IMAGES]))
+            for images, _ in islice(data.statistics_batches(), batches)
+        ]
+    found = torch.cat([of_batch.flatten() for of_batch in values])
     return {
         "mean": found.mean().item(),
         "std": found.std().item(),
         "max": found.max().item(),
         "min": found.min().item(),
     }
+
+
+def jacobians(model: nn.Module, images: Tensor) -> Tensor:
+    """Each image's Jacobian within its batch, (batch, classes, channels·size·size).
+
+    In training mode an output depends on the whole batch; an image's Jacobian has its own pixels as variables alone,
+    so that each of its outputs takes a backward pass of its own.
+    """
+    images = images.detach().requires_grad_()
+    outputs = model(images)
+    rows = [
+        torch.stack([torch.autograd.grad(output, images, retain_graph=True)[0][i] for output in of_image])
+        for i, of_image in enumerate(outputs)
+    ]
+    return torch.stack(rows).flatten(2)

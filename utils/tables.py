@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from data import DataSpec, held_out_images, steps_per_epoch
-from pruner import Plan, Schedule
+from pruner import PRUNERS, Plan, Schedule
 from utils.cost import Cost
 from utils.options import Options
 from utils.training import shown
@@ -70,10 +70,11 @@ def plan_table(values: dict[str, Any], notes: list[str]) -> str:
     lines.append(f"  {others} {'other ' if losing else ''}layers keep all {kind}s")
     lines += cost_lines(values)
     if values["cut_after_step"] is not None:
+        method = PRUNERS[values["method"]]
         pick = f"pick at step {values['picked_at']:,}, " if values["picked_at"] is not None else ""
         lines.append(
-            f"  prune phase: {pick}λ grows to step {values['stabilise_from']:,}, cut after step "
-            f"{values['cut_after_step']:,} (sooner if gaps widen)"
+            f"  prune phase: {pick}{method.growth} to step {values['stabilise_from']:,}, cut after step "
+            f"{values['cut_after_step']:,}{' (sooner if gaps widen)' if kind in method.gap_kinds else ''}"
         )
     steps = values["iterations"]["finetune"]
     lines.append(f"  fine-tuning: {'unknown' if steps is None else f'{steps:,}'} steps")

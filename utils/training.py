@@ -177,7 +177,7 @@ def fine_tune(model: nn.Module, data: Data, keeper: Pruner, run: Run) -> None:
     options, rates, tally, done = run.options, learning_rates(run.options), run.record.tally, run.record.tuned
     optimizer: torch.optim.Optimizer
     if uses_adam(options):
-        optimizer = torch.optim.Adam(model.parameters(), lr_at(rates, 0), weight_decay=options.wd)
+        optimizer = torch.optim.Adam(model.parameters(), lr_at(rates, 0))
     else:
         optimizer = torch.optim.SGD(model.parameters(), lr_at(rates, 0), options.momentum, weight_decay=options.wd)
     per_epoch = steps_per_epoch(len(data.train), options.batch_size)

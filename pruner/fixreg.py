@@ -1,0 +1,50 @@
+"""Pruning by a fixed penalty: λ = τ from the first step on, the control for growing it."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from .greg import GReg1, RegularizedLayer
+from .plan import Plan
+from .schedule import Schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixedSchedule(Schedule):
+    """λ = τ from step 0 on; its updates, one per step, only count.
+
+    Attributes:
+        steps: number of steps before the K_s further ones.
+    """
+
+    steps: int
+
+    @property
+    def updates_to_finish(self) -> int:
+        return 1 if self.empty else self.steps
+
+    def penalty(self, updates: int) -> Decimal:
+        return self.limit if updates else Decimal(0)
+
+
+class FixReg(GReg1):
+    """GReg-1 with its λ at τ at once: L1's pick, the same penalty gradient, K_s and cut; no gap ends it.
+
+    Source: the original's fixed-penalty method; the paper's section 3.2 argues for growing λ instead.
+    """
+
+    gap_kinds = ()
+    growth = "λ = τ"
+    ignores = (
+        "reinit", "reg_upper_limit_pick", "reg_granularity_pick", "reg_granularity_recover", "mag_ratio_limit",
+    )  # fmt: skip
+
+    @classmethod
+    def schedule(cls, options, plan: Plan) -> FixedSchedule:
+        """As many steps at τ as ``--fix_reg_interval`` gives; without it, as GReg-1's growth takes."""
+        greg1 = GReg1.schedule(options, plan)
+        steps = options.fix_reg_interval or greg1.stabilise_from + 1
+        return FixedSchedule(**vars(greg1) | {"update_every_steps": 1}, steps=steps)
+
+    def _grow(self, layer: RegularizedLayer, step: int) -> None:
+        if layer.updates == 1:
+            self._set_penalty(layer)
