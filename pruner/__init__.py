@@ -7,6 +7,7 @@ from .l1 import L1
 from .oracle import Oracle
 from .plan import Plan, inherit_plan, keep_all, make_plan
 from .schedule import Schedule
+from .short_schedule import short_schedule
 from .silence import silenced
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "inherit_plan",
     "keep_all",
     "make_plan",
+    "short_schedule",
     "silenced",
 ]
 

@@ -39,6 +39,7 @@ class Pruner:
         phase: the name under which steps and seconds are counted.
         prunes: whether ratios are needed.
         has_prune_phase: whether steps are trained before the cut.
+        picks_later: whether the groups are picked in the course of the prune phase, at τ'.
         rounded: how r·n becomes a number of groups.
         milestones: what has happened -> the step at which it did.
         decisions: how many picks and changes of phase there were so far.
@@ -50,6 +51,7 @@ class Pruner:
     decisions = 0
     prunes = False
     has_prune_phase = False
+    picks_later = False
     rounded = staticmethod(math.ceil)
     ignores: tuple[str, ...] = (
         "stage_pr", "skip_layers", "wg", "pick_pruned", "expect_speedup", "base_pr_model", "inherit_pruned", "reinit",

@@ -89,7 +89,6 @@ class GReg(Pruner):
 
     prunes = True
     has_prune_phase = True
-    picks_later = False
 
     @classmethod
     def schedule(cls, options, plan: Plan) -> Schedule:
