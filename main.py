@@ -26,7 +26,7 @@ from utils.learning_rate import schedule_notices
 from utils.network import Start, family_notice, network_of_run, starting_network
 from utils.options import Options
 from utils.parsers import about
-from utils.planning import Planned, plan_notes, plan_run, refuse_untrained
+from utils.planning import Planned, length_notices, plan_notes, plan_run, refuse_untrained
 from utils.report import report_of
 from utils.resume import Found, settings
 from utils.run import LATEST, Run, RunDir, close_log, open_log, show
@@ -106,6 +106,8 @@ def prepare(
             say_notices(notices)
             return None
         planned = plan_run(options, spec)
+        if not found:
+            notices += length_notices(options, planned)
         if options.plan:
             say_notices(notices)
             notes = plan_notes(options, planned.plan)
@@ -260,8 +262,6 @@ def prune(model: nn.Module, data: Data, pruner: Pruner, planned: Planned, this_r
 
 def print_evaluation(options: Options, spec: DataSpec, device: torch.device) -> None:
     """``--evaluate``: accuracy and costs of a file, dense or pruned; writes nothing."""
-    if not options.base_model_path:
-        raise ValueError("--evaluate needs --base_model_path FILE")
     start = starting_network(options, spec)
     model = start.model.to(device)
     data = loaders(options, device, distributed.shard())

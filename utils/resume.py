@@ -10,6 +10,7 @@ from typing import Any
 
 from data import describe
 from utils import checkpoint
+from utils.evaluation import with_settings_of_file
 from utils.options import Options, build, differences, from_plain, notices_on, read, read_settings
 from utils.parsers import about
 from utils.run import LATEST, PARAMS, PREVIOUS, REPORT, folder_of_runs, project_of
@@ -46,6 +47,7 @@ def settings(argv: Sequence[str]) -> tuple[Options, list[str], Found | None]:
             result; names them.
     """
     given, typed = read(argv)
+    given = with_settings_of_file(given)
     wanted = given.get("resume_path")
     if not wanted:
         options = build(given)
