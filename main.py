@@ -32,7 +32,7 @@ from utils.learning_rate import schedule_notices
 from utils.network import Start, family_notice, network_of_run, starting_network
 from utils.options import Options
 from utils.parsers import about
-from utils.planning import Planned, plan_notes, plan_run, refuse_untrained
+from utils.planning import Planned, length_notices, plan_notes, plan_run, refuse_untrained
 from utils.report import report_of
 from utils.resume import Found, settings, twin_check
 from utils.run import LATEST, Run, RunDir
@@ -122,6 +122,8 @@ def prepare(
         return None
     resumed = found.saved if found else {}
     planned = plan_run(options, spec, checkpoint.kept_so_far(resumed))
+    if not found:
+        notices += length_notices(options, planned)
     if options.plan:
         say_notices(notices)
         notes = [] if resumed else plan_notes(options, planned.plan)
@@ -312,8 +314,6 @@ def prune(model: nn.Module, data: Data, pruner: Pruner, planned: Planned, this_r
 
 def print_evaluation(options: Options, spec: DataSpec, device: torch.device) -> None:
     """``--evaluate``: accuracy and costs of a file, dense or pruned; writes nothing."""
-    if not options.base_model_path:
-        raise ValueError("--evaluate needs --base_model_path FILE")
     start = starting_network(options, spec)
     model = start.model.to(device)
     data = loaders(options, device, distributed.shard())

@@ -8,6 +8,7 @@ from .l1 import L1
 from .oracle import Oracle
 from .plan import Plan, inherit_plan, keep_all, make_plan
 from .schedule import Schedule
+from .short_schedule import short_schedule
 from .silence import silenced
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "inherit_plan",
     "keep_all",
     "make_plan",
+    "short_schedule",
     "silenced",
 ]
 

@@ -41,6 +41,7 @@ class Pruner:
         has_prune_phase: whether steps are trained before the cut.
         gap_kinds: kinds of group whose gap may end the prune phase early.
         growth: λ until it stands still, for the plan's table.
+        picks_later: whether the groups are picked in the course of the prune phase, at τ'.
         rounded: how r·n becomes a number of groups.
         milestones: what has happened -> the step at which it did.
         decisions: how many picks and changes of phase there were so far.
@@ -54,6 +55,7 @@ class Pruner:
     has_prune_phase = False
     gap_kinds: tuple[str, ...] = ()
     growth = "λ grows"
+    picks_later = False
     rounded = staticmethod(math.ceil)
     ignores: tuple[str, ...] = (
         "stage_pr", "skip_layers", "wg", "pick_pruned", "expect_speedup", "base_pr_model", "inherit_pruned", "reinit",

@@ -94,7 +94,6 @@ class GReg(Pruner):
     prunes = True
     has_prune_phase = True
     gap_kinds = ("filter", "channel")  # the original follows no gap of single weights; nor do they end by it
-    picks_later = False
 
     @classmethod
     def schedule(cls, options, plan: Plan) -> Schedule:

@@ -8,6 +8,16 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 
+def updates_to_reach(total: Decimal, step: Decimal) -> int:
+    """The first n with n·`step` ≥ `total`, at least 1."""
+    return max(int((total / step).to_integral_value(ROUND_CEILING)), 1)
+
+
+def updates_to_pass(total: Decimal, step: Decimal) -> int:
+    """The first n with n·`step` > `total`."""
+    return int((total / step).to_integral_value(ROUND_FLOOR)) + 1
+
+
 @dataclass(frozen=True)
 class Schedule:
     """The constants of the prune phase, in the symbols of the paper.
@@ -44,7 +54,7 @@ class Schedule:
         """
         if not self.picks_later:
             return 0
-        return max(1, int((self.limit_pick / self.grow_pick).to_integral_value(ROUND_CEILING)))
+        return updates_to_reach(self.limit_pick, self.grow_pick)
 
     @property
     def updates_to_finish(self) -> int:
@@ -55,8 +65,7 @@ class Schedule:
         if self.empty:
             return 1
         rest = self.limit - self.updates_to_pick * self.grow_pick
-        more = int((rest / self.grow).to_integral_value(ROUND_FLOOR)) + 1
-        return max(self.updates_to_pick + more, self.updates_to_pick, 1)
+        return max(self.updates_to_pick + updates_to_pass(rest, self.grow), self.updates_to_pick, 1)
 
     def penalty(self, updates: int) -> Decimal:
         """λ of the pruned set after so many updates; of every group while `updates` ≤ `updates_to_pick`."""

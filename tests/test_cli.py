@@ -250,6 +250,52 @@ def test_evaluate_takes_a_pattern_that_matches_one_file(runs, sets, tmp_path):
     assert f"acc1 {ran.report['acc1_best']:.2f}" in found.out
 
 
+@pytest.mark.parametrize("name", ["checkpoint_best", "checkpoint", "pruned_model"])
+def test_evaluate_takes_the_network_from_our_file(ran, name, sets, tmp_path):
+    if not ran.weights(name).exists():
+        return
+    words = ("--evaluate", "--base_model_path", ran.weights(name))
+    found = run_program(tmp_path, *words, "--data_path", sets[ran.report["arch"]])
+    assert (found.code, found.err) == (0, "")
+    assert f"{ran.report['params_after']:,}" in found.out
+    assert_refused(run_program(tmp_path, *words), "--data_path")
+    assert_refused(run_program(tmp_path, *words, "--dataset", "npz"), "--data_path")
+    assert_refused(run_program(tmp_path, *words, "--arch", "vgg16", "--data_path", sets["resnet20"]), "vgg16")
+
+
+def test_evaluate_takes_the_set_by_name_and_batch_norm_from_our_file(tmp_path):
+    words = ("--dataset", "digits", "--arch", "vgg11", "--not_use_bn", "--epochs", 0)
+    ran = run_program(tmp_path / "run", *words)
+    found = run_program(tmp_path / "other", "-e", "--base_model_path", ran.weights("checkpoint"))
+    assert "on the test images of digits" in found.out
+    assert found.code == 0
+    other = write_npz_set(tmp_path / "set")
+    words = ("-e", "--base_model_path", ran.weights("checkpoint"), "--dataset", "npz", "--data_path", other)
+    assert_refused(run_program(tmp_path / "x", *words), "classes, channels and size")
+
+
+@pytest.mark.parametrize("words", [(), ("--dataset", "digits"), ("--dataset", "digits", "--trust_checkpoint")])
+def test_evaluate_asks_for_the_network_of_another_programs_file(words, base, tmp_path):
+    torch.save(torch.load(base, weights_only=True)["model"], tmp_path / "other.pth")
+    torch.save({"net": re.compile("x")}, tmp_path / "pickled.pth")
+    trusted = "--trust_checkpoint" in words
+    for name in ("other.pth", "pickled.pth") if trusted else ("other.pth",):
+        ran = run_program(tmp_path / "cwd", "-e", "--base_model_path", tmp_path / name, *words)
+        assert_refused(ran, "--arch is required")
+        assert name in ran.err
+
+
+@pytest.mark.parametrize(
+    ("words", "culprit"),
+    [
+        ("-e", "--evaluate needs --base_model_path FILE"),
+        ("-e --base_model_path nowhere.pth", "--base_model_path: no file nowhere.pth"),
+    ],
+)
+def test_evaluate_without_a_file_is_refused(words, culprit, tmp_path):
+    assert_refused(run_program(tmp_path, *words.split()), culprit)
+
+
 # the same command again
 
 
@@ -723,6 +769,116 @@ def test_an_image_that_cannot_be_read_ends_the_run_in_one_line(image_folder, tmp
 def test_what_has_no_effect_is_said(words, idle, tmp_path):
     common = ("--dataset", "digits", "--arch", "resnet20", "--stage_pr", "[0,0,0,0,0]", "--plan")
     assert run_program(tmp_path, *common, *words.split()).err.rstrip().endswith(idle)
+
+
+# how long a run takes
+
+
+GREG_1 = ("--method", "GReg-1", "--stage_pr", "[0,0.5,0.5,0.5,0]")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        # 1,437 digits in batches of 64: 23 steps an epoch; 256: 6
+        (GREG_1, "90,001 steps = 3,913 epochs of your 1,437 images, then fine-tuning 540 steps = 90 epochs"),
+        ((*GREG_1, "--prune_steps", 626), "prune phase 626 steps = 27 epochs of your 1,437 images"),
+        ((*GREG_1, "--prune_steps", 20), "prune phase 20 steps = 0.87 epochs of your 1,437 images"),
+        (
+            (*GREG_1, "--prune_steps", 23, "--epochs", 1),
+            "23 steps = 1 epoch of your 1,437 images, then fine-tuning 6 steps = 1 epoch",
+        ),
+        ((*GREG_1, "--train_images", 1000, "--val_fraction", 0.1), "90,001 steps = 6,000 epochs of your 900 images"),
+        (("--method", "L1", *GREG_1[2:]), "fine-tuning 540 steps = 90 epochs of your 1,437 images"),
+        (("--epochs", 3), "training 18 steps = 3 epochs of your 1,437 images"),
+        (("--method", "L1", "--stage_pr", "[0,0,0,0,0]"), "training 540 steps = 90 epochs of your 1,437 images"),
+    ],
+)  # fmt: skip
+def test_a_plan_says_its_length_in_epochs(words, said, tmp_path):
+    ran = run_program(tmp_path, "--dataset", "digits", "--arch", "resnet20", *words, "--plan")
+    assert ran.out.splitlines()[0].endswith(said) or f"{said}, then" in ran.out.splitlines()[0]
+    plan = json.loads(run_program(tmp_path, "--dataset", "digits", "--arch", "resnet20", *words, "--plan=json").out)
+    assert f"{plan['train_images']:,} images" in said
+    assert plan["epochs"]["prune"] == plan["iterations"]["prune"] / -(-plan["train_images"] // 64)
+
+
+def test_a_plan_of_a_set_whose_size_is_not_known_says_its_length_in_steps(tmp_path):
+    words = ["--dataset", "imagenet_subset_200", "--method", "GReg-1", "--stage_pr", "[0,0,0.5,0,0,0]"]
+    ran = run_program(tmp_path, *words, "--plan")
+    assert ran.out.splitlines()[0] == "Plan: prune phase 90,001 steps, then fine-tuning 90 epochs"
+    assert "epochs" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("words", "suggested"),
+    [
+        (GREG_1, "--prune_steps 690 makes it 30 epochs"),
+        ((*GREG_1, "--train_images", 64), "--prune_steps 600 makes it 600 epochs"),
+        ((*GREG_1, "--stabilize", 100, "--reg_granularity_prune", 0.1), None),
+        ((*GREG_1, "--prune_steps", 50_000), None),  # whoever types it knows it
+        (("--method", "GReg-1", "--stage_pr", "[0,0,0,0,0]"), None),
+        (("--method", "L1", *GREG_1[2:]), None),
+        ((), None),
+    ],
+)
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_prune_phase_of_over_300_epochs_is_pointed_out_with_the_way_to_shorten_it(words, suggested, form, tmp_path):
+    ran = run_program(tmp_path, "--dataset", "digits", "--arch", "resnet20", *words, f"--plan={form}")
+    lines = [line for line in ran.err.splitlines() if "--prune_steps" in line]
+    assert len(lines) == bool(suggested)
+    assert not suggested or (lines[0].startswith("notice: ") and suggested in lines[0])
+
+
+def test_a_length_that_other_flags_change_is_pointed_out(tmp_path):
+    words = ("--dataset", "digits", "--arch", "resnet20", *GREG_1, "--prune_steps", 1000, "--plan=json")
+    ran = run_program(tmp_path, *words, "--update_reg_interval", 10, "--stabilize", 100)
+    assert json.loads(ran.out)["iterations"]["prune"] == 991
+    assert "--prune_steps 1000: the prune phase takes 991 steps" in ran.err
+
+
+@pytest.mark.parametrize("method", ["GReg-1", "GReg-2"])
+def test_a_run_of_so_many_steps_makes_them_says_so_first_and_is_resumed(method, sets, tmp_path):
+    words = [
+        *("--method", method, "--arch", "lenet5", "--dataset", "npz", "--data_path", sets["lenet5"], "--seed", 3),
+        *("--stage_pr", "[1-3:0.5]", "--allow_untrained", "--epochs", 1, "--batch_size", 16, "--batch_size_prune", 8),
+        *("--prune_steps", 12, "--lr_ft", "0:0.01"),
+    ]
+    ran = run_program(tmp_path, *words)
+    first = "Plan: prune phase 12 steps = 2.4 epochs of your 40 images, then fine-tuning 3 steps = 1 epoch"
+    assert ran.out.splitlines()[0] == first
+    assert ran.report["iterations"] == {"update": 8, "stabilise": 4, "finetune": 3}
+    stored = yaml.safe_load((ran.run_dir / "log" / "params.yaml").read_text())
+    assert (stored["prune_steps"], stored["stabilize_reg_interval"], stored["lr_prune"]) == (12, 4, 0.01)
+    again = run_program(tmp_path, "--resume_path", ran.run_dir)
+    assert (again.code, again.err) == (0, "")
+    other = run_program(tmp_path, "--resume_path", ran.run_dir, "--prune_steps", 13)
+    assert other.code == 2
+    assert "--prune_steps" in other.err
+
+
+# plain training
+
+
+@pytest.mark.parametrize("words", [("none",), ("L1", "lenet5", "[0-4:0]")])
+def test_plain_training_is_called_training_and_shows_nothing_of_pruning(words, sets, tmp_path, monkeypatch):
+    monkeypatch.setattr(latency, "SECONDS", 0.0)
+    words = command(sets, words[0], "lenet5", *words[2:], "--report_latency")
+    ran, plan = run_program(tmp_path, *words), run_program(tmp_path, *words, "--plan")
+    for text in (ran.out, plan.out):
+        assert "training" in text
+        for word in ("speedup", "compression", "cut", "re-estimated", "fine-tun", "->", "prune"):
+            assert word not in text.replace(str(tmp_path), ""), word
+    assert "train  step 1/3" in ran.out
+    assert "params 61,366" in ran.out
+    assert (ran.report["speedup"], ran.report["compression"]) == (1, 1)  # the keys stay
+
+
+def test_a_pruned_network_that_is_tuned_alone_is_fine_tuned(runs, sets, tmp_path):
+    pruned = runs("L1", SINGLE_BRANCH).weights("pruned_model")
+    words = command(sets, "none", "lenet5", "", "--directly_ft_weights", pruned)
+    ran = run_program(tmp_path, *words)
+    assert "fine-tune  step 1/3" in ran.out
+    assert "speedup" in ran.out
 
 
 def test_a_learning_rate_schedule_without_blanks_is_read_from_a_file(tmp_path):

@@ -60,7 +60,7 @@ def test_training_knows_no_particular_pruner(module):
     assert not {name for name in used if name.startswith(particular)}
 
 
-@pytest.mark.parametrize("module", ["greg", "l1", "groups", "plan", "schedule"])
+@pytest.mark.parametrize("module", ["greg", "l1", "groups", "plan", "schedule", "short_schedule"])
 def test_the_method_knows_nothing_of_the_training_loop(module):
     assert not {name for name in imports_of(ROOT / "pruner" / f"{module}.py") if name.startswith(("utils", "data"))}
 

@@ -79,11 +79,24 @@ def test_a_typed_schedule_wins_over_every_default(method, arch):
     assert learning_rates(options(lr_ft="0:0.5,7:0.25", method=method, arch=arch)) == {0: 0.5, 7: 0.25}
 
 
-def test_plain_training_divides_its_rate_by_ten_every_thirty_epochs():
-    rates = learning_rates(options(method="none", lr=0.2, epochs=90))
-    assert [lr_at(rates, epoch) for epoch in (0, 29, 30, 59, 60, 89)] == pytest.approx(
-        [0.2, 0.2, 0.02, 0.02, 0.002, 0.002]
-    )
+@pytest.mark.parametrize(
+    ("epochs", "rates"),
+    [
+        (1, [0.2]), (2, [0.2, 0.02]), (3, [0.2, 0.2, 0.02]), (4, [0.2, 0.2, 0.02, 0.002]),
+        (5, [0.2, 0.2, 0.2, 0.02, 0.002]), (8, 4 * [0.2] + 2 * [0.02] + 2 * [0.002]),
+        (20, 10 * [0.2] + 5 * [0.02] + 5 * [0.002]), (90, 45 * [0.2] + 23 * [0.02] + 22 * [0.002]),
+    ],
+)  # fmt: skip
+def test_plain_training_divides_its_rate_by_ten_at_half_and_at_three_quarters(epochs, rates):
+    given = options(method="none", lr=0.2, epochs=epochs)
+    assert [lr_at(learning_rates(given), epoch) for epoch in range(epochs)] == pytest.approx(rates)
+    assert not schedule_notices(given, False)  # every rate is reached
+
+
+def test_a_great_many_epochs_have_three_rates():
+    assert learning_rates(options(method="none", epochs=10**9)) == {
+        0: 0.1, 5 * 10**8: pytest.approx(0.01), 75 * 10**7: pytest.approx(0.001),
+    }  # fmt: skip
 
 
 def test_plain_training_for_no_epoch_has_a_rate_all_the_same():

@@ -1,5 +1,6 @@
 import dataclasses
 import re
+import shlex
 from dataclasses import fields
 from decimal import Decimal
 
@@ -215,6 +216,8 @@ def test_small_numbers_are_read_from_yaml_as_they_are_typed(config):
         (["--method", "FixReg", "--fix_reg_interval", "7"], "fix_reg_interval", 7),
         (["-e"], "evaluate", True),
         (["--lr=0.5"], "lr", 0.5),
+        (["--lr_schedule", "0:0.1,30:0.01"], "lr_ft", "0:0.1,30:0.01"),
+        (["--lr_schedule", "{0:0.1,", "30:0.01}"], "lr_ft", "{0:0.1, 30:0.01}"),
         (["--plan"], "plan", "text"),
         (["--plan=json"], "plan", "json"),
         (["--base_model_path", "a.pth"], "base_model_path", "a.pth"),
@@ -509,6 +512,38 @@ def test_the_help_page_shows_every_section_and_every_flag(capsys):
     assert all(heading in page for heading in by_section())
     assert all(f"--{f.name}" in page for f in fields(Options))
     assert all(name in page for name in (*PRUNERS, *DATASETS))
+
+
+def help_on(page, name):
+    """The part of the help page that is about ``--name``."""
+    return re.search(rf"^  (?:-.*)?--{name}\b(?:.*\n)(?:   .*\n)*", page, re.MULTILINE)[0]
+
+
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_the_help_page_shows_the_choices_of_every_flag_that_has_some(columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    page = build_parser().format_help()
+    with_choices = [f for f in fields(Options) if getattr(f.metadata["parse"], "choices", ())]
+    assert {f.name for f in with_choices} >= {
+        "method", "plan", "dataset", "wg", "pick_pruned", "inherit_pruned", "amp", "device", "dist_backend",
+        "cuda_graph", "channels_last",
+    }  # fmt: skip
+    for f in with_choices:
+        shown = " ".join(help_on(page, f.name).split())
+        choices = f.metadata["parse"].choices
+        assert "|".join(choices) in shown or ", ".join(choices) in shown, f.name
+    assert max(len(line) for line in page.splitlines()) <= int(columns)
+
+
+def test_the_help_page_ends_with_two_examples_that_are_right():
+    _, examples = build_parser().format_help().split("examples:\n")
+    commands = re.findall(r"python main\.py ((?:.*\\\n)*.*)", examples)
+    assert len(commands) == 2
+    for command in commands:
+        options, notices = parse(shlex.split(command.replace("\\\n", " ")))
+        assert options.method == "GReg-1"
+        assert not notices
+        assert '"[0,' in command
 
 
 def test_every_field_is_in_one_section():

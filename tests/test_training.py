@@ -1,6 +1,7 @@
 import contextlib
 import copy
 import io
+import itertools
 import re
 import sys
 from types import SimpleNamespace
@@ -296,8 +297,8 @@ def test_observers_see_every_step_before_it_is_made(data):
 def test_lines_of_progress_come_every_so_many_steps(data):
     _, run, _, _ = pruned_for(data, 5, 0, "--print_interval", "2")
     steps = [re.search(r"step (\d+)/5", line)[1] for line in run.lines]
-    assert steps == ["2", "4"]
-    assert [values["lr"] for _, _, values in run.values] == [0.001, 0.001]
+    assert steps == ["1", "2", "4"]
+    assert [values["lr"] for _, _, values in run.values] == 3 * [0.001]
 
 
 def test_a_prune_phase_whose_loss_is_no_number_is_given_up(data):
@@ -485,9 +486,28 @@ def test_progress_off_a_terminal_is_lines_with_rate_and_remaining_time(monkeypat
             clock.now += 1
             progress.count(5, {"loss": 1.25, "lambda": 0.0003} if progress.due() else None)
     assert lines == [
+        "prune  step 1/10  loss 1.25  lambda 0.0003  5 img/s  00:09 left",
         "prune  step 2/10  loss 1.25  lambda 0.0003  5 img/s  00:08 left",
         "prune  step 4/10  loss 1.25  lambda 0.0003  5 img/s  00:06 left",
     ]
+
+
+@pytest.mark.parametrize("seconds_per_step", [0.01, 1, 7, 14.9, 25, 100])
+@pytest.mark.parametrize("done", [0, 500])
+def test_the_first_step_is_shown_and_then_no_half_minute_passes_without_a_line(seconds_per_step, done, monkeypatch):
+    clock, at, lines = Clock(), [], []
+    monkeypatch.setattr(progress_module, "time", SimpleNamespace(perf_counter=clock))
+    with Progress("prune", 10**6, 10**6, lines.append, Tally(), "prune", done) as progress:
+        for _ in range(max(int(200 / seconds_per_step), 5)):
+            clock.now += seconds_per_step
+            due = progress.due()
+            progress.count(5, {"loss": 1.25} if due else None)
+            at += [clock.now] * due
+    assert f"step {done + 1}/" in lines[0]
+    assert len(at) == len(lines)
+    assert max(later - at for at, later in itertools.pairwise(at)) <= max(30, seconds_per_step)
+    assert len(lines) <= 1 + 200 / 15 or seconds_per_step > 15
+    assert all("img/s" in line and line.endswith(" left") for line in lines)
 
 
 def test_time_spent_in_tests_is_not_counted_as_training(monkeypatch):

@@ -40,13 +40,17 @@ def lr_at(rates: dict[int, float], epoch: int) -> float:
 def learning_rates(options) -> dict[int, float]:
     """Of fine-tuning: ``--lr_ft``, or the default of the method and the network.
 
-    Source: the original's constants (the ImageNet schedule); plain training divides ``--lr`` by 10 every 30
-    epochs.
+    Plain training divides ``--lr`` by 10 at half and at three quarters of the epochs, as far as they begin an epoch:
+    of one, two and three epochs the last is the only one that may have another rate.
+
+    Source: the original's constants (the ImageNet schedule).
     """
     if options.lr_ft:
         return parse_lr_schedule(options.lr_ft)
     if options.method == "none":
-        return {start: options.lr * 0.1 ** (start // 30) for start in range(0, max(options.epochs, 1), 30)}
+        epochs = max(options.epochs, 1)
+        starts = (0, math.ceil(epochs / 2), math.ceil(3 * epochs / 4))
+        return {start: options.lr / 10**drop for drop, start in enumerate(starts) if start < epochs}
     return {0: 0.01, 30: 0.001, 60: 0.0001, 75: 0.00001}
 
 

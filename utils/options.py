@@ -8,15 +8,16 @@ import argparse
 import re
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
 from decimal import Decimal
 from typing import Any, NoReturn
 
 from data import DATASETS
 from model import SMALL
-from pruner import PRUNERS
+from pruner import PRUNERS, short_schedule
 from pruner.groups import KINDS, PICKS
 from pruner.plan import parse_skip_layers, parse_stage_pr
+from pruner.short_schedule import SHORT, SHORT_LR
 from utils.learning_rate import parse_lr_schedule, uses_adam
 from utils.parsers import (
     about,
@@ -27,7 +28,6 @@ from utils.parsers import (
     file_name,
     integer,
     interval,
-    method,
     nearest,
     number,
     one_of,
@@ -84,17 +84,19 @@ class Options:
     """Every setting of a run. Text that a parser understands is kept as text, so that it prints as typed."""
 
     method: str = flag(
-        "none", method, f"pruning method: {', '.join(PRUNERS)}; '' is none, plain training", section="What to do"
+        "none", one_of(*PRUNERS, empty="none"), "pruning method; none is plain training", section="What to do"
     )
     plan: str | None = flag(
         None,
         one_of("text", "json"),
         "print what would happen and stop; --plan=json for programs",
-        metavar="text|json",
         argparse={"nargs": "?", "const": "text"},
         of_command=True,
     )
-    evaluate: bool = switch("print accuracy and costs of --base_model_path and stop", "-e", of_command=True)
+    evaluate: bool = switch(
+        "print accuracy and costs of --base_model_path and stop; a file of this program knows --arch and --dataset",
+        "-e", of_command=True,
+    )  # fmt: skip
 
     arch: str = flag(
         "resnet18",
@@ -103,7 +105,7 @@ class Options:
         "-a",
         section="Network and data",
     )
-    dataset: str = flag(MISSING, one_of(*DATASETS), f"one of {', '.join(DATASETS)} (required)")
+    dataset: str = flag(MISSING, one_of(*DATASETS), "the images (required)", metavar="NAME")
     data_path: str = flag(
         "./data", path, "where data sets are; for npz and folder, the folder itself", "--data", free=True
     )
@@ -133,16 +135,15 @@ class Options:
     allow_untrained: bool = switch("prune a network that nobody trained", free=True)
     not_use_bn: bool = switch("vgg* for small images without batch-norm")
 
-    wg: str = flag(
-        "filter", one_of(*KINDS), f"weight group, what is pruned as one: {', '.join(KINDS)}", section="Pruning"
-    )
+    wg: str = flag("filter", one_of(*KINDS), "weight group: what is pruned as one", section="Pruning")
     stage_pr: str = flag(
         "",
         checked(lambda text: text and parse_stage_pr(text)),
-        "pruning ratios: [0,0.5,0.5,0] by stage, or [0-4:0.5,7:0.2] by layer; brackets may be left out",
+        'pruning ratios: "[0,0.5,0.5,0]" by stage, or "[0-4:0.5, 7:0.2]" by layer; brackets may be left out',
+        metavar="RATIOS",
     )
     skip_layers: str = flag(
-        "", checked(lambda text: text and parse_skip_layers(text)), "layers to leave alone, e.g. [1.0,2.3]"
+        "", checked(lambda text: text and parse_skip_layers(text)), 'layers to leave alone, e.g. "[1.0,2.3]"'
     )
     pick_pruned: str = flag("min", one_of(*PICKS), "which groups L1, GReg-1 and FixReg pick, by magnitude")
     base_pr_model: str | None = flag(
@@ -152,7 +153,10 @@ class Options:
         "index", one_of("index", "pr"), "from --base_pr_model: the very groups (index) or their number (pr)"
     )
     reinit: str = flag(
-        "", str, "after the cut of L1 or Oracle: orth for orthogonal weights, any other word to start from scratch"
+        "",
+        str,
+        "after the cut of L1 or Oracle: orth for orthogonal weights, any other word to start from scratch",
+        metavar="orth|WORD",
     )
     directly_ft_weights: str | None = flag(
         None, path, "fine-tune the pruned network of this checkpoint; no pruning", metavar="FILE"
@@ -166,7 +170,14 @@ class Options:
         free=True,
     )
 
-    batch_size_prune: int = flag(64, integer(1), "batch size of the prune phase", section=GREG)
+    prune_steps: int | None = flag(
+        None,
+        integer(1),
+        "length of the prune phase, in steps: λ grows for 64 %% of them and stands still for the rest. From it follow "
+        f"K_u, K_s, δ, δ' and, below {SHORT:,} steps, --lr_prune {SHORT_LR}, each unless it is given",
+        section=GREG,
+    )
+    batch_size_prune: int = flag(64, integer(1), "batch size of the prune phase")
     lr_prune: float = flag(0.001, number(0), "learning rate of the prune phase")
     update_reg_interval: int = flag(5, integer(1), "K_u, steps between two updates of the penalty λ")
     stabilize_reg_interval: int = flag(40000, integer(0), "K_s, steps with λ frozen before the cut")
@@ -183,16 +194,19 @@ class Options:
     mag_ratio_limit: float = flag(1000.0, number(0, above=True), "gap between kept and pruned that ends a layer early")
     block_loss_grad: bool = switch("in the prune phase, only the penalty moves the pruned network's weights")
 
-    epochs: int = flag(90, integer(0), "epochs of fine-tuning", section="Training and fine-tuning", free=True)
-    batch_size: int = flag(256, integer(1), "batch size of fine-tuning", "-b", "--batch-size")
+    epochs: int = flag(
+        90, integer(0), "epochs of fine-tuning, or of plain training", section="Training and fine-tuning", free=True
+    )
+    batch_size: int = flag(256, integer(1), "batch size of fine-tuning, or of plain training", "-b", "--batch-size")
     lr_ft: str | None = flag(
         None,
         checked(parse_lr_schedule),
-        "learning rates by epoch (default: 0:0.01,30:0.001,60:0.0001,75:0.00001; without a method, "
-        "--lr divided by 10 every 30 epochs)",
+        "learning rates by epoch (default after pruning: 0:0.01,30:0.001,60:0.0001,75:0.00001; of plain training: "
+        "--lr, divided by 10 at half and again at three quarters of --epochs)",
+        "--lr_schedule",
         metavar="EPOCH:LR,...",
     )
-    lr: float = flag(0.1, number(0), "learning rate of plain training", "--learning-rate")
+    lr: float = flag(0.1, number(0), "first learning rate of plain training", "--learning-rate")
     momentum: float = flag(0.9, number(0), "of SGD")
     wd: float = flag(
         1e-4, number(0), "weight decay γ; lenet* are fine-tuned without", "--weight-decay", "--weight_decay"
@@ -246,8 +260,7 @@ class Options:
     channels_last: str = flag(
         "auto",
         one_of("auto", "true", "false"),
-        "memory layout of images; auto: with bf16; --no-channels_last: never",
-        metavar="true|false",
+        "memory layout of images; auto: with bf16; --no_channels_last: never",
         argparse={"nargs": "?", "const": "true"},
     )
     compile: bool = switch("train through torch.compile, which needs a compiler and takes a minute first")
@@ -266,10 +279,12 @@ class Options:
     screen_print: bool = switch("every line of the log on the screen, too", free=True)
     note: str = flag("", str, "a remark for the log", free=True)
     debug: bool = switch("write to Debug_Dir/ instead of Experiments/, and print the traceback of an error", free=True)
-    print_interval: int = flag(100, integer(1), "steps of the prune phase between two lines of progress", free=True)
+    print_interval: int = flag(
+        100, integer(1), "steps of the prune phase between two lines of progress, which also come by time", free=True
+    )
     test_interval: int = flag(2000, integer(1), "steps of the prune phase between two tests", free=True)
     print_freq: int = flag(
-        10, integer(1), "batches of fine-tuning between two lines of progress", "-p", "--print-freq", free=True
+        10, integer(1), "the same for batches of fine-tuning, or of plain training", "-p", "--print-freq", free=True
     )
     save_interval: str = flag(
         "2000", interval, "how often a checkpoint is written: 500 steps, or 10m minutes", metavar="N|Nm", free=True
@@ -296,7 +311,19 @@ def by_section() -> dict[str, list[Field]]:
     return sections
 
 
-_METAVARS = {int: "N", int | None: "N", float: "X", Decimal: "X"}
+_METAVARS = {int: "N", int | None: "N", float: "X", float | None: "X", Decimal: "X"}
+_WIDEST = 44  # characters of choices that stand beside a flag; more stand in its help
+EXAMPLES = """examples:
+  Half of a CIFAR network's filters: costs and steps (without --plan, the run)
+    python main.py --dataset cifar10 --arch resnet56 --method GReg-1 \\
+        --stage_pr "[0,0.5,0.5,0.5,0]" --base_model_path base.pth --plan
+
+  Your own images, in my_images/{train,val}/CLASS/, pruned in 1,000 steps
+    python main.py --dataset folder --data_path my_images --arch resnet18 \\
+        --method GReg-1 --stage_pr "[0,0.5,0.5,0.5,0.5,0]" --pretrained \\
+        --prune_steps 1000 --batch_size_prune 32 --batch_size 32 \\
+        --epochs 30 --lr_ft 0:0.01,15:0.001
+"""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -304,8 +331,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="main.py",
         usage="main.py --dataset NAME [--method NAME] [--stage_pr RATIOS] [flags]",
-        description="Prune a trained network by growing regularization (GReg-1, GReg-2) or at one shot (L1), "
-        "and fine-tune it.",
+        description="Prune a trained network by growing regularization (GReg-1, GReg-2)\n"
+        "or at one shot (L1), and fine-tune it.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
     )
     for heading, flags in by_section().items():
@@ -313,11 +342,11 @@ def build_parser() -> argparse.ArgumentParser:
         for f in flags:
             meta = f.metadata
             names = sorted((f"--{f.name}", *meta["aliases"]), key=len)
-            how: dict[str, Any] = {"dest": f.name, "help": meta["help"] + _default_text(f)}
+            how: dict[str, Any] = {"dest": f.name, "help": _help_text(f) + _default_text(f)}
             if meta["parse"] is boolean:
                 how |= {"action": "store_const", "const": "true"}
             else:
-                how["metavar"] = meta.get("metavar") or _METAVARS.get(f.type, f.name.split("_")[-1].upper())
+                how["metavar"] = meta.get("metavar") or _metavar(f)
             how |= meta.get("argparse", {})
             group.add_argument(*names, **how)
     parser.add_argument(
@@ -330,6 +359,19 @@ def build_parser() -> argparse.ArgumentParser:
         help=argparse.SUPPRESS,
     )  # fmt: skip
     return parser
+
+
+def _metavar(f: Field) -> str:
+    return _choices(f) or _METAVARS.get(f.type, f.name.split("_")[-1].upper())
+
+
+def _choices(f: Field) -> str:
+    return "|".join(getattr(f.metadata["parse"], "choices", ()))
+
+
+def _help_text(f: Field) -> str:
+    """The help, with the choices that are too many to stand beside the flag."""
+    return f.metadata["help"] + (f": {', '.join(f.metadata['parse'].choices)}" if len(_choices(f)) > _WIDEST else "")
 
 
 def _default_text(f: Field) -> str:
@@ -377,10 +419,19 @@ def build(given: dict[str, str]) -> Options:
             except ValueError as error:
                 raise ValueError(f"--{f.name}: {' '.join(str(error).split())}") from None
         elif f.default is MISSING:
-            raise ValueError(f"--{f.name} is required: {f.metadata['help'].removesuffix(' (required)')}")
+            raise ValueError(f"--{f.name} is required; {_help_text(f)}")
     if values.get("seed") is None:
         values["seed"] = secrets.randbelow(2**31)
-    return Options(**values)
+    return _in_prune_steps(Options(**values), {name for name in values if given.get(name) is not None})
+
+
+def _in_prune_steps(options: Options, given: set[str]) -> Options:
+    """The options with what ``--prune_steps`` gives filled in, where the method has a prune phase."""
+    method = PRUNERS[options.method]
+    if options.prune_steps is None or not method.has_prune_phase:
+        return options
+    with about("prune_steps"):
+        return replace(options, **short_schedule(options, given, method.picks_later))
 
 
 def differences(options: Options, before: Options) -> list[str]:
@@ -394,7 +445,7 @@ def differences(options: Options, before: Options) -> list[str]:
     return found
 
 
-_LISTS = ("--stage_pr", "--skip_layers", "--lr_ft")
+_LISTS = ("--stage_pr", "--skip_layers", "--lr_ft", "--lr_schedule")
 
 
 def _words(argv: Sequence[str]) -> list[str]:

@@ -9,7 +9,6 @@ from typing import Any
 
 from model import LARGE, SMALL
 from model.pretrained import DEFAULT
-from pruner import PRUNERS
 
 
 def integer(low: int) -> Callable[[str], int]:
@@ -83,17 +82,21 @@ def about(flag: str) -> Iterator[None]:
         raise ValueError(f"--{flag}: {error}") from None
 
 
-def one_of(*choices: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in choices:
-            raise ValueError(f"'{text}' is none of {', '.join(choices)}{nearest(text, choices)}")
+class one_of:  # noqa: N801 - a parser, as the functions here are
+    """One of `choices`, which ``--help`` shows.
+
+    Args:
+        empty: what the empty text stands for.
+    """
+
+    def __init__(self, *choices: str, empty: str = ""):
+        self.choices, self._empty = choices, empty
+
+    def __call__(self, text: str) -> str:
+        text = text or self._empty
+        if text not in self.choices:
+            raise ValueError(f"'{text}' is none of {', '.join(self.choices)}{nearest(text, self.choices)}")
         return text
-
-    return parse
-
-
-def method(text: str) -> str:
-    return one_of(*PRUNERS)(text or "none")
 
 
 def arch(text: str) -> str:

@@ -14,7 +14,7 @@ from utils.checkpoint import find_one, kept_by, read
 from utils.cost import Cost, cost_after, cost_of
 from utils.options import Options
 from utils.parsers import about
-from utils.tables import plan_values
+from utils.tables import format_epochs, plan_values
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,24 @@ def refuse_untrained(options: Options, plan: Plan) -> None:
             "nobody has trained this network: give --base_model_path FILE (or --pretrained for torchvision's), "
             "or --allow_untrained to prune it as it is initialised"
         )
+
+
+LONG, USUAL = 300, 30  # epochs of a prune phase that are pointed out, and that are suggested in their place
+FEWEST = 600  # steps that are suggested: RESULTS.md's cuts after 626 are nearly free
+
+
+def length_notices(options: Options, planned: Planned) -> list[str]:
+    """A prune phase that is longer than one may think, or not as long as ``--prune_steps`` asks for."""
+    steps, epochs = planned.values["iterations"]["prune"], planned.values["epochs"]["prune"]
+    if steps and options.prune_steps:
+        why = "by the other flags given" if planned.plan.pruned else "since nothing is pruned"
+        made = f"--prune_steps {options.prune_steps}: the prune phase takes {steps} steps, {why}"
+        return [made] if steps != options.prune_steps else []
+    if not planned.plan.pruned or not epochs or epochs <= LONG:
+        return []
+    shorter = max(round(USUAL * steps / epochs), FEWEST)
+    how = f"--prune_steps {shorter} makes it {format_epochs(epochs * shorter / steps)}"
+    return [f"the prune phase takes {format_epochs(epochs)} of your images; {how}"] if shorter < steps else []
 
 
 def plan_notes(options: Options, plan: Plan) -> list[str]:

@@ -9,13 +9,18 @@ from tqdm import tqdm
 
 from utils.record import Tally
 
+# At most half of 30 s pass before a line is due: so no two are more than 30 s apart where a step takes less than 15 s.
+LINE_DUE_AFTER = 15.0
+
 
 class Progress:
     """Counts the steps of one phase.
 
+    The first step of a process shows its values, then every so many steps, and those that come after so long a time.
+
     Args:
         total: steps of the whole phase.
-        every: steps between two looks at the values, and between two lines where there is no terminal.
+        every: steps between two that show their values, as a line where there is no terminal.
         say: prints a line.
         tally: where images and seconds are counted, under `stage`.
         done: steps that an earlier process has made.
@@ -31,6 +36,7 @@ class Progress:
         self._done = self._steps = done
         self._images, self._seconds = tally.images[stage], tally.stepping[stage]  # of earlier processes
         self._since: float | None = time.perf_counter()
+        self._shown = self._since - LINE_DUE_AFTER  # so that the first step is due
 
     def __enter__(self) -> "Progress":
         return self
@@ -59,8 +65,9 @@ class Progress:
         return (self._tally.images[self._stage] - self._images) / max(seconds, 1e-9)
 
     def due(self) -> bool:
-        """Whether the step that is about to be counted shows its values."""
-        return (self._steps + 1) % self._every == 0
+        """Whether the step that is about to be counted shows its values; asks no more than the host's clock."""
+        by_clock = time.perf_counter() - self._shown >= LINE_DUE_AFTER
+        return by_clock or (self._steps + 1) % self._every == 0
 
     def count(self, images: int, values: dict[str, float] | None = None) -> None:
         """One more step, of `images`; `values` are shown where given."""
@@ -69,6 +76,7 @@ class Progress:
         self._bar.update()
         if values is None:
             return
+        self._shown = time.perf_counter()
         shown = "  ".join(f"{key} {value:.4g}" for key, value in values.items())
         self._bar.set_postfix_str(shown, refresh=False)
         if not self._terminal:

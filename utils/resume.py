@@ -8,17 +8,9 @@ from typing import Any
 
 from data import describe
 from utils import checkpoint
+from utils.evaluation import with_settings_of_file
 from utils.learning_rate import uses_adam
-from utils.options import (
-    RUN_ID,
-    Options,
-    build,
-    differences,
-    from_plain,
-    notices_on,
-    read,
-    stored_names,
-)
+from utils.options import RUN_ID, Options, build, differences, from_plain, notices_on, read, stored_names
 from utils.parsers import about
 from utils.parsers import path as path_of
 from utils.run import LATEST, PARAMS, PREVIOUS, REPORT, folder_of_runs, project_of
@@ -98,11 +90,12 @@ def settings(argv: Sequence[str]) -> tuple[Options, list[str], Found | None]:
     """
     given, typed = read(argv)
     wanted = given.get("resume_path")
+    if wanted is not None and given.get("evaluate", "").lower() == "true":
+        raise ValueError("--evaluate and --resume_path are two things to do; --evaluate takes --base_model_path FILE")
+    given = with_settings_of_file(given)
     if wanted is None:
         options = build(given)
         return options, notices_on(options, typed), None
-    if given.get("evaluate") == "true":
-        raise ValueError("--evaluate and --resume_path are two things to do; --evaluate takes --base_model_path FILE")
     notices: list[str] = []
     with about("resume_path"):
         options, found = _auto(given, notices) if path_of(wanted) == "auto" else _named(given, wanted)

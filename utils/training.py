@@ -193,7 +193,7 @@ def fine_tune(model: nn.Module, data: Data, keeper: Pruner, run: Run) -> None:
 
     with (
         run.stop.deferred(),
-        Progress("train" if options.method == "none" else "fine-tune", per_epoch * options.epochs,
+        Progress("fine-tune" if run.kept or run.masks else "train", per_epoch * options.epochs,
                  options.print_freq, run.say, tally, "finetune", step) as progress,
         Watch(run, "finetune", model, progress, keeper, note_epoch, optimizer=optimizer) as watch,
     ):  # fmt: skip
