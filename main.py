@@ -128,6 +128,7 @@ def prepare(
             RunDir(options, spec, start.model, stop, resumed, path) if shard.rank == 0 else Run(options, stop, resumed)
         )
         this_run.record.images = data.sizes
+        notices += data.notices
         say_notices(notices)  # a wrong command is answered in one line, without them
         return this_run, data, start, planned, device
     except ValueError as error:
@@ -203,8 +204,9 @@ def run(this_run: Run, data: Data, start: Start, planned: Planned, device: torch
 
 
 def open_run(this_run: Run, model: nn.Module, start: Start, data: Data) -> None:
-    """What is done once, before the first step: the base is tested."""
+    """What is done once, before the first step: the data are described, the base is tested."""
     record = this_run.record
+    this_run.say(data.summary)
     record.base = start.source
     if this_run.options.save_init_model:
         this_run.save("checkpoint_init", phase="prune", step=0, model=model)
