@@ -140,7 +140,7 @@ def prepare(
     if start.pruned and not resumed and not options.directly_ft_weights:
         raise ValueError(f"{start.source} is already pruned; give a dense network to --base_model_path")
     data = loaders(options, device, shard)
-    notices += refuse_other_images(data, resumed)
+    notices += data.notices + refuse_other_images(data, resumed)
     if shard.rank == 0:
         of_run = {"path": found.path, "run_id": found.run_id} if found else {}
         this_run = RunDir(options, data, start.model, stop, resumed, **of_run, refuse_twin=refuse_twin)
@@ -242,8 +242,9 @@ def run(this_run: Run, data: Data, start: Start, planned: Planned, device: torch
 
 
 def open_run(this_run: Run, model: nn.Module, start: Start, data: Data) -> None:
-    """What is done once, before the first step: the base is tested."""
+    """What is done once, before the first step: the data are described, the base is tested."""
     record = this_run.record
+    this_run.say(data.summary)
     record.base = start.source
     if this_run.options.save_init_model:
         this_run.save("checkpoint_init", phase="prune", step=0, model=model)

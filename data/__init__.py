@@ -1,20 +1,24 @@
 """The door to the data: ``DATASETS``, ``describe``, ``build_loaders``."""
 
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
 import torch
 
 from .arrays import ArraySplit, Batch
-from .folders import BadImageError, FolderSplit
+from .folders import FolderSplit, check_files
+from .images import BadImageError
 from .order import Shard, held_out_images, images_in_step, steps_per_epoch
-from .sets import DATASETS
+from .sets import DATASETS, Source
 from .spec import DataSpec
+from .summary import counts_of, missing_labels, summary_of
+from .workers import LostWorkerError, lost_worker
 
 __all__ = [
-    "DATASETS", "BadImageError", "Data", "DataSpec", "Shard", "build_loaders", "describe", "held_out_images",
-    "images_in_step", "steps_per_epoch",
+    "DATASETS", "BadImageError", "Data", "DataSpec", "LostWorkerError", "Shard", "build_loaders", "describe",
+    "held_out_images", "images_in_step", "lost_worker", "steps_per_epoch",
 ]  # fmt: skip
 
 TEST_BATCH = 256
@@ -31,11 +35,39 @@ class Data:
     Attributes:
         train, test: ``ArraySplit`` or ``FolderSplit``.
         val: the part of the training images that is held out, or None.
+        class_names: in label order; empty where the set has none.
+        fingerprint: 16 hexadecimal digits, of the set as it is stored; seed and subsets do not matter.
     """
 
-    def __init__(self, spec: DataSpec, train, test, seed: int, val=None, shard: Shard | None = None):
+    def __init__(
+        self,
+        spec: DataSpec,
+        train,
+        test,
+        seed: int,
+        val=None,
+        shard: Shard | None = None,
+        *,
+        class_names: tuple[str, ...] = (),
+        fingerprint: str = "",
+        passed_over: str = "",
+    ):
         self.spec, self.train, self.test, self.val = spec, train, test, val
-        self._seed, self._shard = seed, shard or Shard()
+        self.class_names, self.fingerprint = class_names, fingerprint
+        self._seed, self._shard, self._passed_over = seed, shard or Shard(), passed_over
+
+    @cached_property
+    def summary(self) -> str:
+        """One line: how many images there are of how many classes, and what was passed over."""
+        n_held_out = len(self.val) if self.val else 0
+        return summary_of(counts_of(self.train, self.spec.classes), n_held_out, len(self.test), self._passed_over)
+
+    @cached_property
+    def notices(self) -> list[str]:
+        """Labels without a training or a test image."""
+        parts = {"training": self.train, "test": self.test}
+        counts = {name: counts_of(part, self.spec.classes) for name, part in parts.items()}
+        return [text for name in parts if (text := missing_labels(counts[name], name, self.class_names))]
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -78,9 +110,13 @@ def describe(dataset: str, data_path: str) -> DataSpec:
     Raises:
         ValueError: no such set, or its folder is not as it should be.
     """
+    return _source(dataset).describe(_folder_of(dataset, data_path))
+
+
+def _source(dataset: str) -> Source:
     if dataset not in DATASETS:
         raise ValueError(f"no data set '{dataset}'; choose from {', '.join(DATASETS)}")
-    return DATASETS[dataset].describe(_folder_of(dataset, data_path))
+    return DATASETS[dataset]
 
 
 def build_loaders(
@@ -102,25 +138,48 @@ def build_loaders(
     Raises:
         ValueError: the data cannot be had or are not as they should be; says what to do.
     """
-    spec = describe(dataset, data_path)
-    train, test = DATASETS[dataset].read(_folder_of(dataset, data_path), spec)
-    if isinstance(train, tuple):
-        splits = [ArraySplit(images, labels, spec, device) for images, labels in (train, test)]
+    source, folder = _source(dataset), _folder_of(dataset, data_path)
+    contents = source.read(folder, None if source.is_folder else source.describe(folder))
+    spec, shard = contents.spec, shard or Shard()
+    halves = contents.train, contents.test
+    if isinstance(contents.train, tuple):
+        train, test = (ArraySplit(*arrays, spec, device) for arrays in halves)
     else:
-        splits = [FolderSplit(samples, spec, device, workers) for samples in (train, test)]
-    val, n_images = None, train_images or len(splits[0])
-    if n_images > len(splits[0]):
-        raise ValueError(f"--train_images {n_images}: {spec.name} has {len(splits[0])}")
-    if n_images < len(splits[0]):
-        splits[0], _ = splits[0].held_out(len(splits[0]) - n_images, seed)
-    if val_fraction:
-        splits[0], val = splits[0].held_out(held_out_images(n_images, val_fraction), seed)
-        if not len(val):
-            raise ValueError(f"--val_fraction {val_fraction:g} of {n_images} training images is none")
-    processes = shard.of if shard else 1
-    if len(splits[0]) < 2 or any(len(part) < processes for part in (*splits, *([val] if val else []))):
-        raise ValueError(
-            f"{spec.name} has too few images: {len(splits[0])} to train on, {len(splits[1])} to test"
-            + (f", for {processes} processes" if processes > 1 else "")
-        )
-    return Data(spec, *splits, seed, val, shard)
+        check_files(*halves, spec, show_progress=shard.rank == 0)
+        train, test = (FolderSplit(samples, spec, device, workers) for samples in halves)
+    if len(train) < max(2, shard.of) or len(test) < shard.of:
+        raise ValueError(f"{spec.name} has too few images: {len(train)} to train on, {len(test)} to test{_for(shard)}")
+    train = _subset(train, train_images, spec, seed, shard)
+    train, val = _split(train, val_fraction, seed, shard)
+    return Data(
+        spec, train, test, seed, val, shard, class_names=contents.class_names, fingerprint=contents.fingerprint,
+        passed_over=contents.passed_over,
+    )  # fmt: skip
+
+
+def _for(shard: Shard) -> str:
+    return f", for {shard.of} processes" if shard.of > 1 else ""
+
+
+def _subset(train, n_images: int | None, spec: DataSpec, seed: int, shard: Shard):
+    """`n_images` of the training images, drawn by `seed`."""
+    if n_images is None or n_images == len(train):
+        return train
+    if n_images > len(train):
+        raise ValueError(f"--train_images {n_images}: {spec.name} has {len(train)}")
+    if n_images < max(2, shard.of):
+        raise ValueError(f"--train_images {n_images} is too few to train on{_for(shard)}")
+    return train.held_out(len(train) - n_images, seed)[0]
+
+
+def _split(train, val_fraction: float, seed: int, shard: Shard):
+    """What is left to train on, and what is held out, or None."""
+    if not val_fraction:
+        return train, None
+    n_out = held_out_images(len(train), val_fraction)
+    given = f"--val_fraction {val_fraction:g} of {len(train)} training images"
+    if n_out < shard.of:
+        raise ValueError(f"{given} is {n_out or 'none'}{_for(shard)}; give a larger one")
+    if len(train) - n_out < max(2, shard.of):
+        raise ValueError(f"{given} leaves {len(train) - n_out} to train on{_for(shard)}; give a smaller one")
+    return train.held_out(n_out, seed)

@@ -1,7 +1,6 @@
 """Sets of image files, read by DataLoader workers through torchvision's transforms."""
 
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,46 +9,58 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torchvision import transforms
-from torchvision.datasets import ImageFolder
-from torchvision.datasets.folder import default_loader
 
 from .arrays import FILLING, Batch, Normalise, held_out
+from .images import check_images, load_image
 from .order import Shard, batches_of_indices
 from .spec import DataSpec
+from .tree import Sample
+from .workers import end_with_program, starting_workers, worker_errors
 
-Sample = tuple[str, int]  # path, label
-
-
-def samples_in(folder: Path) -> tuple[list[Sample], list[str]]:
-    """Files and class names of an ImageFolder tree, without opening an image.
-
-    Raises:
-        ValueError: no such folder, or no class folder with images in it.
-    """
-    try:
-        tree = ImageFolder(str(folder))
-    except OSError as error:
-        raise ValueError(f"no images in class folders under {folder}: {' '.join(str(error).split())}") from None
-    return tree.samples, tree.classes
+ANNOTATIONS = "val_annotations.txt"
+LARGEST_UNRESIZED = 64  # pixels; images of larger sets are resized
+MOST_CHECKED = 20_000  # image files whose headers are checked before a run
 
 
 def annotated_samples(folder: Path, classes: list[str]) -> list[Sample]:
-    """Files of Tiny-ImageNet's own ``val/``: ``images/`` and ``val_annotations.txt`` (file, class, box)."""
+    """List the files of Tiny-ImageNet's own ``val/``: ``images/`` and ``val_annotations.txt`` (file, class, box).
+
+    Raises:
+        ValueError: the annotations cannot be read, or name a class or a file that is not there.
+    """
+    file = folder / ANNOTATIONS
     label = {name: i for i, name in enumerate(classes)}
-    lines = (folder / "val_annotations.txt").read_text().splitlines()
-    rows = [line.split("\t") for line in lines if line]
-    try:
-        samples = [(str(folder / "images" / row[0]), label[row[1]]) for row in rows]
-    except (IndexError, KeyError) as error:
-        raise ValueError(f"{folder / 'val_annotations.txt'} has a line without a class of train/: {error}") from None
-    missing = next((path for path, _ in samples if not os.path.exists(path)), None)
-    if missing:
-        raise ValueError(f"{folder / 'val_annotations.txt'} names {missing}, which is not there")
+    samples = []
+    for line in filter(None, _bytes_of(file).splitlines()):
+        name, class_name = [os.fsdecode(word) for word in (*line.split(b"\t"), b"")[:2]]
+        if class_name not in label:
+            raise ValueError(f"{file} has a line without a class of train/: {os.fsdecode(line)!r}")
+        path = folder / "images" / name
+        if os.path.basename(name) != name or "\0" in name or not path.is_file():
+            raise ValueError(f"{file} names {name!r}, which is not a file in {folder / 'images'}")
+        samples.append((str(path), label[class_name]))
     return samples
 
 
-class BadImageError(ValueError):
-    """A file that is no image, met when it is read."""
+def _bytes_of(file: Path) -> bytes:
+    if not file.is_file():  # a FIFO would be waited for
+        raise ValueError(f"{file} is not a file")
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {error.strerror}") from None
+
+
+def check_files(train: list[Sample], test: list[Sample], spec: DataSpec, show_progress: bool = True) -> None:
+    """Check the headers of all images, or, of more than ``MOST_CHECKED``, of the test set and some to train on.
+
+    Raises:
+        ValueError: some cannot be used; names them.
+    """
+    n_train = min(max(MOST_CHECKED - len(test), 0), len(train))
+    chosen = [train[i * len(train) // n_train] for i in range(n_train)]  # of all classes
+    size = None if spec.size > LARGEST_UNRESIZED else spec.size
+    check_images([path for path, _ in chosen + test], size, show_progress)
 
 
 @contextmanager
@@ -74,17 +85,9 @@ class _Files(Dataset):
     def __getitem__(self, key: Key) -> tuple[Tensor, int]:
         index, seed, counts = key
         path, label = self.samples[index]
-        try:
-            image = default_loader(path)
-        except OSError as error:
-            raise BadImageError(f"the image {path} cannot be read: {error}") from None
+        image = load_image(path)
         with _numbers_from(seed):
             return self.transform(image), label if counts else FILLING
-
-
-def _leave_signals_to_the_program(worker: int) -> None:
-    """Ctrl-C goes to every process of a terminal; the program finishes its step, for which it needs its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class FolderSplit:
@@ -96,7 +99,7 @@ class FolderSplit:
         self.workers = min(workers, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else workers)
         self._normalise = Normalise(spec, device)  # a batch at a time: workers pass bytes on, a quarter of the floats
         finish = [transforms.PILToTensor()]
-        if spec.size > 64:
+        if spec.size > LARGEST_UNRESIZED:
             train = [transforms.RandomResizedCrop(spec.size)]
             test = [transforms.Resize(spec.size * 256 // 224), transforms.CenterCrop(spec.size)]
         else:
@@ -106,6 +109,11 @@ class FolderSplit:
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64."""
+        return torch.tensor([label for _, label in self.samples], dtype=torch.int64)
 
     def augmented(self, batch_size: int, seed: int, stream: str, start: int, shard: Shard) -> Iterator[Batch]:
         """`shard`'s part of the training batches of step `start`, `start` + 1, … without end."""
@@ -137,12 +145,12 @@ class FolderSplit:
             batch_sampler=keys,
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
-            worker_init_fn=_leave_signals_to_the_program,
+            worker_init_fn=end_with_program,
             generator=torch.Generator(),  # else the workers' seed is drawn from the global one
         )
-        try:
-            for images, labels in loader:
+        with worker_errors():
+            with starting_workers():
+                batches = iter(loader)
+            for images, labels in batches:
                 images, labels = (part.to(self.device, non_blocking=True) for part in (images, labels))
                 yield self._normalise(images), labels
-        except BadImageError as error:  # a worker's comes with its traceback in the text
-            raise BadImageError(str(error).strip().splitlines()[-1].split("BadImageError: ")[-1]) from None

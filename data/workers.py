@@ -1,0 +1,116 @@
+"""DataLoader's worker processes: how they are started, and what their errors mean."""
+
+import multiprocessing
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import connection, resource_tracker
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+
+# torch's words for a process that ended by itself, and for shared memory that cannot be had.
+_LOST = re.compile(
+    r"DataLoader worker \(pid\S* ?[\d, ]+\) (?:is killed by signal:|exited unexpectedly(?: with)?)([^.\n]*)"
+)
+_SHARED_MEMORY = re.compile(
+    r"unable to (open|write to|resize|mmap|allocate) .*(shared memory|/torch_)|killed by signal: Bus error|torch_shm"
+)
+_FROM_WORKER = re.compile(r"Caught (\w+) in DataLoader worker process \d+\.\nOriginal Traceback")
+
+
+class LostWorkerError(RuntimeError):
+    """A data worker was killed, or cannot be started."""
+
+
+def lost_worker(error: BaseException) -> str | None:
+    """Explain an error that a lost data worker has caused, wherever it surfaced.
+
+    torch raises it from its handler of SIGCHLD, so at any point of the main thread.
+
+    Returns:
+        One line with the likely cause; None for all other errors.
+    """
+    seen = set()
+    while error and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, LostWorkerError):
+            return str(error)
+        text = str(error)
+        if _SHARED_MEMORY.search(text):
+            return "a data worker has run out of shared memory: --workers 0 needs none; in Docker: --shm-size"
+        lost = _LOST.search(text)
+        if lost:
+            how = lost[1].strip()
+            if how not in ("", "Killed"):
+                return f"a data worker has ended: {how}"
+            return "a data worker was killed (out of memory or of shared memory?)"
+        error = error.__cause__ or error.__context__
+    return None
+
+
+@contextmanager
+def starting_workers() -> Iterator[None]:
+    """Worker processes started within get no signal of a terminal or scheduler, which go to the whole process group.
+
+    The program finishes its step after such a signal, for which it needs its workers. They inherit the blocked mask,
+    so there is no moment in which a signal could reach them; they end with the program, or when it closes the loader.
+
+    Raises:
+        LostWorkerError: they cannot be started.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        if multiprocessing.get_start_method() != "fork":
+            resource_tracker.ensure_running()  # its start unblocks two of the signals
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        yield
+    except OSError as error:
+        raise LostWorkerError(f"no data worker can be started ({error.strerror}): --workers 0 needs none") from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_with_program(worker: int) -> None:
+    """Let this worker end when the program is killed: torch's own watch does not see that under ``forkserver``."""
+    threading.Thread(target=_wait_for_program, daemon=True).start()
+
+
+def _wait_for_program() -> None:
+    connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+@contextmanager
+def worker_errors() -> Iterator[None]:
+    """Errors of workers are raised in one line.
+
+    Raises:
+        LostWorkerError: a worker was killed.
+    """
+    try:
+        yield
+    except Exception as error:
+        lost = lost_worker(error)
+        if lost:
+            raise LostWorkerError(lost) from error
+        raised = _as_raised(error)
+        if raised is error:
+            raise
+        raise raised from None
+
+
+def _as_raised(error: Exception) -> Exception:
+    """`error` as the worker has raised it; it arrives with the traceback in its text."""
+    text = str(error)
+    caught = _FROM_WORKER.match(text)
+    if not caught:
+        return error
+    name = caught[1]
+    said = re.split(rf"^(?:[\w.]+\.)?{name}(?:: |$)", text, flags=re.M)[-1]
+    message = " ".join(said.split()) or f"{name} in a data worker"
+    if type(error).__name__ != name:  # torch could not make one of that type
+        return RuntimeError(f"{name}: {message}")
+    return type(error)(message)
