@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
-"""Kill runs with SIGKILL and hold what they come to against runs left alone: python scripts/kill_test.py --kills 100
+"""Kill runs and compare what they come to with runs left alone: python scripts/kill_test.py --kills 100
 
 Each combination of method and group is run once undisturbed; then the same command, with --resume_path auto, is
 killed again and again at random moments of every stage (the start, update, stabilise, the cut, fine-tuning) until it
 has had its kills, and left to end. Survived are the kills of runs whose weights, masks, report (but for times) and
-logs of accuracy, order and magnitude are the same to the last bit. Images: scikit-learn's digits at 16 px.
+logs of accuracy, order and magnitude are the same to the last bit. Of two runs one is killed by SIGKILL, on images in
+memory (scikit-learn's digits at 16 px); the other by SIGTERM or SIGHUP to its process group, on image files (64 px, two
+data workers), with no checkpoint but those that the signals cause.
 """
 
 import argparse
 import itertools
 import json
+import os
 import random
 import re
 import shutil
@@ -19,10 +22,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+KILLS = {"arrays": (signal.SIGKILL,), "files": (signal.SIGTERM, signal.SIGHUP)}
 COMBINATIONS = tuple(itertools.product(("L1", "GReg-1", "GReg-2"), ("filter", "weight")))
 STAGES = ("start", "update", "stabilise", "cut", "fine-tuning")
 STABILISE_FROM = {"GReg-1": 40, "GReg-2": 60}
@@ -54,11 +59,31 @@ def write_images(folder: Path) -> None:
         np.savez(folder / f"{name}.npz", images=images[part], labels=labels[part])
 
 
-def command(images: Path, method: str, kind: str) -> list[str]:
-    """A run of some seconds that passes through every stage."""
-    words = f"""--dataset npz --data_path {images} --arch resnet20 --method {method} --wg {kind} --seed 1
+def write_image_files(folder: Path) -> None:
+    """400 JPEG files to train on and 200 to test, 64×64, in the 200 classes of Tiny-ImageNet's layout."""
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for part, n in (("train", 2), ("val", 1)):
+        for label in range(200):
+            place = folder / "tiny_imagenet" / part / f"n{label:03}"
+            place.mkdir(parents=True, exist_ok=True)
+            for i in range(n):
+                pixels = rng.integers(0, 56, (64, 64, 3)) + label
+                Image.fromarray(pixels.astype(np.uint8)).save(place / f"{i}.JPEG")
+
+
+def command(images: Path, method: str, kind: str, stored: str = "arrays") -> list[str]:
+    """A run of some seconds that passes through every stage.
+
+    Args:
+        stored: ``arrays`` or ``files``.
+    """
+    data, interval = ("npz", 7) if stored == "arrays" else ("tiny_imagenet --workers 2", 100_000)
+    words = f"""--dataset {data} --data_path {images} --arch resnet20 --method {method} --wg {kind} --seed 1
         --allow_untrained --stage_pr [0,0.5,0.5,0.5,0] --device cpu --epochs 3 --batch_size 64 --lr_ft 0:0.05,2:0.01
-        --save_interval 7 --print_freq 1 --val_fraction 0.1"""
+        --save_interval {interval} --print_freq 1 --val_fraction 0.1"""
     if method != "L1":
         words += """ --batch_size_prune 16 --lr_prune 0.01 --update_reg_interval 2 --reg_granularity_prune 0.05
             --reg_granularity_pick 0.001 --reg_upper_limit 1.0 --stabilize_reg_interval 40 --print_interval 1
@@ -111,8 +136,15 @@ def targets_for(method: str, kills: int, dice: random.Random) -> list[str]:
     return sorted(dice.choices(stages, k=kills), key=STAGES.index)
 
 
-def run_killed(words: list[str], cwd: Path, method: str, targets: list[str], dice: random.Random) -> Outcome:
-    """Start `words` in `cwd`, kill it in the stages `targets` one after the other, and let it end."""
+def run_killed(
+    words: list[str],
+    cwd: Path,
+    method: str,
+    targets: list[str],
+    dice: random.Random,
+    signals: Sequence[signal.Signals] = KILLS["arrays"],
+) -> Outcome:
+    """Start `words` in `cwd`, kill its process group in the stages `targets` one after the other, and let it end."""
     cwd.mkdir(parents=True, exist_ok=True)
     targets, starting = list(targets), seconds_to_start()
     outcome = Outcome()
@@ -120,8 +152,9 @@ def run_killed(words: list[str], cwd: Path, method: str, targets: list[str], dic
         target = targets.pop(0) if targets else None
         begun = len(logged(cwd))
         process = subprocess.Popen(
-            [*words, "--resume_path", "auto"], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+            [*words, "--resume_path", "auto"], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            process_group=0,
+        )  # fmt: skip
         if target is None:
             said, _ = process.communicate()
             outcome.exit_code = process.returncode
@@ -135,13 +168,16 @@ def run_killed(words: list[str], cwd: Path, method: str, targets: list[str], dic
                 time.sleep(dice.uniform(0, starting if target == "start" else 0.6))
                 break
             time.sleep(0.005)
+        sent = dice.choice(signals)
         if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
+            os.killpg(process.pid, sent)
             outcome.kills[stage_of(logged(cwd)[begun:], method)] += 1
-        process.communicate()
-        if process.returncode not in (0, -signal.SIGKILL):
+        said, _ = process.communicate()
+        # A signal that comes while the program is still being imported ends it as it ends any program.
+        if process.returncode not in (0, -sent, 128 + sent) or "Traceback" in said:
             outcome.exit_code = process.returncode
-            outcome.differences.append(f"exit code {process.returncode} after {sum(outcome.kills.values())} kills")
+            last = (said.strip().splitlines() or [""])[-1]
+            outcome.differences.append(f"exit code {process.returncode} after {sent.name}: {last}")
             return outcome
 
 
@@ -187,26 +223,28 @@ def main() -> int:
     asked = parser.parse_args()
     work = asked.keep or Path(tempfile.mkdtemp(prefix="kill_test_"))
     dice, began = random.Random(asked.seed), time.monotonic()
-    write_images(work / "images")
-    alone: dict[tuple[str, str], Path] = {}
+    write_images(work / "arrays")
+    write_image_files(work / "files")
+    alone: dict[tuple[str, str, str], Path] = {}
     stages, survived, lost = Counter(), 0, 0
     for n in itertools.count():
         if survived + lost >= asked.kills or time.monotonic() - began > 60 * asked.minutes:
             break
-        method, kind = COMBINATIONS[n % len(COMBINATIONS)]
-        words = command(work / "images", method, kind)
-        if (method, kind) not in alone:
-            alone[method, kind] = run_alone(words, work / f"alone_{method}_{kind}")
-        cwd = work / f"killed_{n}_{method}_{kind}"
-        outcome = run_killed(words, cwd, method, targets_for(method, asked.each, dice), dice)
+        (method, kind), stored = COMBINATIONS[n // 2 % len(COMBINATIONS)], list(KILLS)[n % 2]
+        words = command(work / stored, method, kind, stored)
+        if (method, kind, stored) not in alone:
+            alone[method, kind, stored] = run_alone(words, work / f"alone_{method}_{kind}_{stored}")
+        cwd = work / f"killed_{n}_{method}_{kind}_{stored}"
+        outcome = run_killed(words, cwd, method, targets_for(method, asked.each, dice), dice, KILLS[stored])
         if not outcome.exit_code:
-            outcome.differences += differences(alone[method, kind], run_dir_in(cwd))
+            outcome.differences += differences(alone[method, kind, stored], run_dir_in(cwd))
         kills = sum(outcome.kills.values())
         stages += outcome.kills
         survived, lost = (survived + kills, lost) if outcome.survived else (survived, lost + kills)
         where = ", ".join(f"{stage} {outcome.kills[stage]}" for stage in STAGES if outcome.kills[stage])
         print(
-            f"{method} {kind}: {kills} kills ({where}): {'the same' if outcome.survived else outcome.differences}   "
+            f"{method} {kind} {stored}: {kills} kills ({where}): "
+            f"{'the same' if outcome.survived else outcome.differences}   "
             f"so far {survived} survived, {lost} lost, {(time.monotonic() - began) / 60:.1f} min",
             flush=True,
         )

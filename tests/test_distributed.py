@@ -163,7 +163,7 @@ def test_a_run_of_two_that_is_told_to_stop_goes_on_with_two_bit_for_bit_and_with
     assert differences(alone, run_dir) == []
     one = run_program(tmp_path / "with_one", *words, "--resume_path", "auto")
     assert one.code == 0
-    assert "saved by 2 process(es), going on in 1: the result will not be the same to the last bit" in one.err
+    assert "saved by 2 process(es), resumed by 1: the result will not be the same to the last bit" in one.err
 
 
 def test_a_process_that_dies_ends_all_of_them_within_a_minute(tiny, tmp_path):

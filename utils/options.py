@@ -349,9 +349,7 @@ def build_parser() -> argparse.ArgumentParser:
                 how["metavar"] = meta.get("metavar") or _metavar(f)
             how |= meta.get("argparse", {})
             group.add_argument(*names, **how)
-    parser.add_argument(
-        "--oracle_pruning", dest="method", action="store_const", const="Oracle", help="the same as --method Oracle"
-    )
+    parser.add_argument("--oracle_pruning", dest="method", action="store_const", const="Oracle", help="method Oracle")
     parser.add_argument("--config", metavar="FILE", help="defaults for all of these, in YAML; the command line wins")
     parser.add_argument("--params_json", metavar="FILE", help="the same in JSON; --config wins")
     parser.add_argument(
@@ -523,17 +521,17 @@ def _without_effect(options: Options) -> Iterator[tuple[str, Sequence[str]]]:
             yield f"beside --{flag_given}", beside
 
 
-def stored_names() -> set[str]:
-    """The settings that run directories and checkpoints hold."""
-    return {f.name for f in fields(Options) if not f.metadata.get("of_command")}
+def stored_defaults() -> dict[str, Any]:
+    """The settings that run directories and checkpoints hold, and their defaults."""
+    return {f.name: f.default for f in fields(Options) if not f.metadata.get("of_command")}
 
 
 def from_plain(values: dict[str, Any]) -> dict[str, str]:
     """What ``to_plain`` gave, as text; what is no stored setting is left out."""
-    return {key: str(value) for key, value in values.items() if key in stored_names() and value is not None}
+    return {key: str(value) for key, value in values.items() if key in stored_defaults() and value is not None}
 
 
 def to_plain(options: Options) -> dict[str, Any]:
     """Stored settings as plain values: what ``log/params.yaml`` and checkpoints hold, and ``--config`` reads back."""
-    values = {key: value for key, value in asdict(options).items() if key in stored_names()}
+    values = {key: value for key, value in asdict(options).items() if key in stored_defaults()}
     return {key: str(value) if isinstance(value, Decimal) else value for key, value in values.items()}

@@ -10,7 +10,7 @@ from data import describe
 from utils import checkpoint
 from utils.evaluation import with_settings_of_file
 from utils.learning_rate import uses_adam
-from utils.options import RUN_ID, Options, build, differences, from_plain, notices_on, read, stored_names
+from utils.options import RUN_ID, Options, build, differences, from_plain, notices_on, read, stored_defaults
 from utils.parsers import about
 from utils.parsers import path as path_of
 from utils.run import LATEST, PARAMS, PREVIOUS, REPORT, folder_of_runs, project_of
@@ -50,7 +50,7 @@ class StoredRun:
             raise ValueError(f"{path} is not a run directory: it has no {PARAMS}")
         try:
             found = read_settings_file(file)
-            settings = {key: value for key, value in found.items() if key in stored_names()}
+            settings = {key: value for key, value in found.items() if key in stored_defaults()}
             settings |= {} if RUN_ID in found else former_schedule(settings)
             build(settings)
         except ValueError as error:

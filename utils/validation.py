@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from model.files import check_network
-from pruner import groups
+from pruner import PRUNERS, groups
+from pruner.greg import GReg
 from utils.files import regular_file
 from utils.forms import Keys, mismatch
+from utils.options import stored_defaults
 from utils.record import TESTED, Record, Tally
 
 
@@ -69,21 +71,25 @@ _RECORD = Keys(
     }
 )  # fmt: skip
 _LAYER = Keys({"updates": _count, "finished": bool, "kept": (_mask, None), "gap": (_gaps, None)})
-_PRUNER = Keys(
-    {},
+_GREG = Keys(
     {
         "step": int, "decisions": _count, "finished_at": (_count, None), "layers": {str: _LAYER},
         "l1_picks": {str: _mask}, "comparison": {str: {str: _number}}, "milestones": {str: _count},
+    },
+    {
         "starting_scores": {str: _finite},
         "pending": (None, Keys({"step": _count, "layers": [str], "gaps": _gaps})),
     },
 )  # fmt: skip
-_OPTIMIZER = Keys(
-    {},
-    {
-        "state": {int: {str: (_finite, _number, None)}},
-        "param_groups": [Keys({"params": [_count], "lr": (_number, _finite)})],
-    },
+_OF_SGD, _OF_ADAM = {"momentum_buffer"}, {"step", "exp_avg", "exp_avg_sq"}
+_OPTIMIZER = (
+    lambda value: value == {},
+    Keys(
+        {
+            "state": {int: {str: (_finite, _number, None)}},
+            "param_groups": [Keys({"params": [_count], "lr": (_number, _finite)})],
+        }
+    ),
 )
 _STATE = Keys(
     {
@@ -91,7 +97,7 @@ _STATE = Keys(
         "step": _count,
         "epoch": _count,
         "optimizer": _OPTIMIZER,
-        "pruner": _PRUNER,
+        "pruner": dict,
         "rng": [Keys({"torch": _rng_state, "cuda": [_generator_bytes]})],
         "record": _RECORD,
         "observers": {str: dict},
@@ -165,7 +171,26 @@ def _contradictions(found: dict[str, Any]) -> Iterator[str]:
 
 def _contradictions_of_state(found: dict[str, Any]) -> Iterator[str]:
     weights, kind = found["model"], found["options"].get("wg", "filter")
-    for name, layer in found["pruner"].get("layers", {}).items():
+    complete = "identity" in found  # older versions had fewer settings; those with a default other than none they had
+    for name, default in stored_defaults().items():
+        lacking = name not in found["options"] if complete else False
+        if lacking or (default is not None and found["options"].get(name) is None):
+            yield f"options.{name}"
+    if found["phase"] == "prune" and found["options"].get("directly_ft_weights"):  # such a run has no prune phase
+        yield "phase"
+    pruner = found["pruner"]
+    if pruner and issubclass(PRUNERS.get(found["options"]["method"], object), GReg):
+        wrong = mismatch(pruner, _GREG, "pruner")
+        if wrong is not None:
+            yield wrong
+        if (
+            found["options"]["method"] == "GReg-2"
+            and pruner.get("starting_scores", {}).keys() != pruner["layers"].keys()
+        ):
+            yield "pruner.starting_scores"
+        if pruner["layers"].keys() != pruner["l1_picks"].keys():
+            yield "pruner.layers"
+    for name, layer in pruner.get("layers", {}).items():
         weight = weights.get(f"{name}.weight")
         if weight is None or (layer["kept"] is not None and len(layer["kept"]) != groups.count(weight.shape, kind)):
             yield f"pruner.layers.{name}"
@@ -187,5 +212,6 @@ def refuse_other_optimizer(state: dict[str, Any], model: nn.Module, source: obje
     for index, values in state.get("state", {}).items():
         buffers = [value for value in values.values() if isinstance(value, Tensor) and value.ndim]
         fits = fits and index < len(shapes) and all(buffer.shape == shapes[index] for buffer in buffers)
+        fits = fits and set(values) in (_OF_SGD, _OF_ADAM)
     if not fits:
         raise ValueError(f"{source} is damaged: its optimizer is of another network than its weights")
