@@ -12,7 +12,7 @@ import time
 import pytest
 import torch
 import yaml
-from helpers import ROOT, run_program, short_phase, write_image_folder, write_npz_set
+from helpers import PRUNE_STEPS, ROOT, run_program, short_phase, write_image_folder, write_npz_set
 
 from pruner import PRUNERS
 from pruner.groups import KINDS
@@ -370,7 +370,7 @@ def test_a_loss_that_is_no_number_names_its_first_step_and_no_bad_state_is_saved
     ran = run_program(tmp_path / "run", *words, "--save_interval", "60")
     assert ran.code == 1
     (line,) = [line for line in ran.err.splitlines() if "notice" not in line]
-    assert "not a number at step" in line
+    assert "not finite at step" in line
     assert int(line.split("at step ")[1].split(";")[0]) < 10
     assert not ran.weights("checkpoint").exists()
 
@@ -408,3 +408,34 @@ print("MEMORY", code, pages[1000] * 4096, pages[6000] * 4096)
 
 def test_stopping_is_no_error_that_others_may_swallow():
     assert not issubclass(Stopped, Exception)
+
+
+@pytest.mark.parametrize("damage", [b"", b"abc", None])
+def test_a_damaged_record_for_the_figure_is_a_notice_at_every_resume(damage, tiny, tmp_path, monkeypatch):
+    words = words_for(tiny, "GReg-1", "--stabilize_reg_interval", "4")
+    alone = run_program(tmp_path / "alone", *words)
+    run_until(5, tmp_path / "run", words, monkeypatch)
+    (run_dir,) = (tmp_path / "run" / "Experiments").iterdir()
+    rows = run_dir / "log" / "filter_norms.rows"
+    rows.unlink() if damage is None else rows.write_bytes(damage)
+    ran = run_program(tmp_path / "run", *words, "--resume_path", "auto")
+    assert ran.code == 0
+    assert "notice: no filter_norms.png" in ran.err
+    assert differences(alone.run_dir, run_dir) == []
+
+
+def test_the_state_before_the_cut_is_saved_and_the_cut_is_made_from_it(tiny, tmp_path, monkeypatch):
+    words = words_for(tiny, "GReg-2")
+    words[words.index("--save_interval") + 1] = "100000"
+    alone = run_program(tmp_path / "alone", *words)
+
+    def killed(*args, **kwargs):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("main.make_cut", killed)
+        with pytest.raises(Killed):
+            run_program(tmp_path / "run", *words)
+    again = run_program(tmp_path / "run", *words, "--resume_path", "auto")
+    assert f"after {sum(PRUNE_STEPS['GReg-2'].values())} steps of the prune phase" in again.out
+    assert differences(alone.run_dir, again.run_dir) == []

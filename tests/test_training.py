@@ -284,6 +284,7 @@ def test_a_checkpoint_is_written_every_so_many_steps_and_where_the_phase_changes
     assert [(name, step) for name, phase, step, _ in run.saved if name == "checkpoint"] == [
         ("checkpoint", 2),
         ("checkpoint", 4),
+        ("checkpoint", 5),  # before the cut
     ]
     assert [name for name, *_ in run.saved].count("checkpoint_just_finished_update_reg") == 1
 

@@ -45,9 +45,11 @@ def _waiting_is_said() -> Iterator[None]:
     where = f"{environment.get('MASTER_ADDR')}:{environment.get('MASTER_PORT')}"
     n = int(environment.get("WORLD_SIZE", "1")) - 1
     text = f"notice: waiting for {n} other process{'es' * (n > 1)} at {where}"
-    if "TORCHELASTIC_RUN_ID" not in environment:
+    level = logging.WARNING  # of the first process alone
+    if "TORCHELASTIC_RUN_ID" not in environment:  # perhaps left over, and then any rank is alone
         text += "; for one process alone, unset RANK, WORLD_SIZE and MASTER_ADDR"
-    timer = threading.Timer(SILENCE_SECONDS, log.warning, [text])
+        level = logging.ERROR
+    timer = threading.Timer(SILENCE_SECONDS, log.log, [level, text])
     timer.daemon = True
     timer.start()
     try:

@@ -171,6 +171,8 @@ class RunDir(Run):
 
     def tested(self, phase: str, step: int, test: dict[str, float], **more: Any) -> None:
         super().tested(phase, step, test, **more)
+        if phase not in ("prune", "finetune"):  # the phases have curves of their own
+            self.scalars(phase.replace(" ", "_"), step, {f"test_{key}": value for key, value in test.items()})
         lines = io.StringIO()
         table = csv.DictWriter(lines, TESTED, lineterminator="\n")
         table.writeheader()

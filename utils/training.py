@@ -130,7 +130,7 @@ def prune_phase(
             watch.saw(loss, step)
             values = None
             if progress.due():
-                watch.check()
+                watch.check_losses()
                 values = {"loss": loss.item(), **pruner.report()}
                 run.scalars("prune", step, values | {"lr": options.lr_prune})
                 values = _brief(values)
@@ -145,7 +145,9 @@ def prune_phase(
                 run.say(f"prune  step {step}: test {shown(accuracy)}")
             tally.iterations[phase] += 1
             tally.seconds[phase] += time.perf_counter() - began
-            watch.after(step, marks=["checkpoint_just_finished_update_reg"] if pruner.phase != phase else [])
+            marks = ["checkpoint_just_finished_update_reg"] if pruner.phase != phase else []
+            # Before the cut: a signal that comes while it is made and tested then costs no step.
+            watch.after(step, marks=[*marks, LATEST] if pruner.finished else marks)
         watch.check()
     align(model)
 
@@ -212,7 +214,7 @@ def fine_tune(model: nn.Module, data: Data, keeper: Pruner, run: Run) -> None:
                 done.seen += n_images
                 values = None
                 if progress.due():
-                    watch.check()
+                    watch.check_losses()
                     values = {"loss": loss.item()}
                     run.scalars("finetune", step, values)
                 progress.count(n_images, values)

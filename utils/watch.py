@@ -60,16 +60,24 @@ class Watch:
         self._seen = step
         self._first_bad = torch.where(loss.isfinite(), self._first_bad, self._first_bad.clamp(max=step))
 
-    def check(self) -> None:
+    def check_losses(self) -> None:
         """Raises:
-        Diverged: a loss was no number, or a weight is none; names the first step.
+        Diverged: a loss was not finite; names the first step.
         """
         step = self._first_bad.item()
         if step < NEVER:
-            raise Diverged(f"the loss is not a number at step {step}; a lower learning rate may help")
+            raise Diverged(f"loss is not finite at step {step}; try a lower learning rate")
+
+    def check(self) -> None:
+        """Check losses and weights, as before a checkpoint.
+
+        Raises:
+            Diverged: a loss was, or a weight is, not finite.
+        """
+        self.check_losses()
         values = [v for v in self._model.state_dict().values() if v.is_floating_point()]
         if not torch.stack([v.isfinite().all() for v in values]).all():
-            raise Diverged(f"weights are not numbers after step {self._seen}; a lower learning rate may help")
+            raise Diverged(f"weights are not finite after step {self._seen}; try a lower learning rate")
 
     def after(self, step: int, epoch: int = 0, marks: Sequence[str] = ()) -> None:
         """After `step` steps and `epoch` epochs: write the checkpoints `marks` and those that are due; stop if told to.
