@@ -35,15 +35,15 @@ def annotated_samples(folder: Path, classes: list[str]) -> list[Sample]:
         name, class_name = [os.fsdecode(word) for word in (*line.split(b"\t"), b"")[:2]]
         if class_name not in label:
             raise ValueError(f"{file} has a line without a class of train/: {os.fsdecode(line)!r}")
-        path = folder / "images" / name
-        if os.path.basename(name) != name or "\0" in name or not path.is_file():
+        path = os.path.join(folder, "images", name)
+        if os.path.basename(name) != name or not os.path.isfile(path):
             raise ValueError(f"{file} names {name!r}, which is not a file in {folder / 'images'}")
-        samples.append((str(path), label[class_name]))
+        samples.append((path, label[class_name]))
     return samples
 
 
 def _bytes_of(file: Path) -> bytes:
-    if not file.is_file():  # a FIFO would be waited for
+    if not os.path.isfile(file):  # a FIFO would be waited for
         raise ValueError(f"{file} is not a file")
     try:
         return file.read_bytes()

@@ -1,6 +1,7 @@
 """Sets of arrays: ``train.npz`` and ``test.npz``, checked before anything is allocated."""
 
 import math
+import os
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -89,7 +90,7 @@ def _check_labels(folder: Path, labels: dict[str, np.ndarray]) -> None:
 
 
 def _images_shape(file: Path) -> tuple[int, ...]:
-    if not file.is_file():  # a FIFO would be waited for
+    if not os.path.isfile(file):  # a FIFO would be waited for
         raise ValueError(f"no file {file}; --dataset npz wants train.npz and test.npz in --data_path")
     shape, dtype = _header(file, "images")
     if dtype != np.uint8 or len(shape) != 4:

@@ -1,5 +1,6 @@
 """The sets by name: what each is, and how it is read."""
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -106,8 +107,8 @@ def _read_folder(folder: Path, spec: DataSpec | None) -> Contents:
 def _train_tree(folder: Path) -> ImageTree:
     """The training images, of two classes or more."""
     train = folder / "train"
-    if not train.is_dir():
-        below = sorted(path.parent for path in folder.glob("*/train")) if folder.is_dir() else []
+    if not os.path.isdir(train):
+        below = sorted(path.parent for path in folder.glob("*/train")) if os.path.isdir(folder) else []
         hint = f"; {below[0]} has them: give --data_path {below[0]}" if below else ""
         raise ValueError(f"no folder {train}: the set wants class folders of images in train/ and in val/{hint}")
     tree = find_images(train)
@@ -128,7 +129,7 @@ def _test_files(folder: Path, classes: list[str]) -> tuple[list[Sample], Counter
     Raises:
         ValueError: their classes are not those of ``train/``.
     """
-    if (folder / "val" / ANNOTATIONS).exists():
+    if os.path.lexists(folder / "val" / ANNOTATIONS):
         return annotated_samples(folder / "val", classes), Counter()
     tree = find_images(folder / "val")
     if tree.classes == ["images"]:

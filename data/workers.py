@@ -1,14 +1,17 @@
 """DataLoader's worker processes: how they are started, and what their errors mean."""
 
+import atexit
 import multiprocessing
 import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import connection, resource_tracker
 
+KILLED = "a data worker was killed (out of memory or of shared memory?)"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 # torch's words for a process that ended by itself, and for shared memory that cannot be had.
@@ -33,22 +36,27 @@ def lost_worker(error: BaseException) -> str | None:
     Returns:
         One line with the likely cause; None for all other errors.
     """
-    seen = set()
-    while error and id(error) not in seen:
-        seen.add(id(error))
-        if isinstance(error, LostWorkerError):
-            return str(error)
-        text = str(error)
-        if _SHARED_MEMORY.search(text):
-            return "a data worker has run out of shared memory: --workers 0 needs none; in Docker: --shm-size"
-        lost = _LOST.search(text)
-        if lost:
-            how = lost[1].strip()
-            if how not in ("", "Killed"):
-                return f"a data worker has ended: {how}"
-            return "a data worker was killed (out of memory or of shared memory?)"
+    chain = _chain_of(error)
+    text = "\n".join(str(one) for one in chain)
+    explained = [str(one) for one in chain if isinstance(one, LostWorkerError)]
+    if explained:
+        return explained[0]
+    if _SHARED_MEMORY.search(text):
+        return "a data worker has run out of shared memory: --workers 0 needs none; in Docker: --shm-size"
+    lost = [found.strip() for found in _LOST.findall(text)]
+    if not lost:
+        return None
+    how = next((found for found in lost if found not in ("", "Killed")), None)
+    return f"a data worker has ended: {how}" if how else KILLED
+
+
+def _chain_of(error: BaseException | None) -> list[BaseException]:
+    """`error`, its cause, the cause of that, …"""
+    chain = []
+    while error and error not in chain:
+        chain.append(error)
         error = error.__cause__ or error.__context__
-    return None
+    return chain
 
 
 @contextmanager
@@ -61,6 +69,8 @@ def starting_workers() -> Iterator[None]:
     Raises:
         LostWorkerError: they cannot be started.
     """
+    atexit.unregister(_kill_workers)
+    atexit.register(_kill_workers)  # before multiprocessing's own, which asks by SIGTERM and then waits
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         if multiprocessing.get_start_method() != "fork":
@@ -71,6 +81,13 @@ def starting_workers() -> Iterator[None]:
         raise LostWorkerError(f"no data worker can be started ({error.strerror}): --workers 0 needs none") from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _kill_workers() -> None:
+    """Kill the workers of loaders that nobody has closed."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would raise
+    for process in multiprocessing.active_children():
+        process.kill()
 
 
 def end_with_program(worker: int) -> None:
@@ -93,13 +110,24 @@ def worker_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        lost = lost_worker(error)
+        lost = _lost_at(error)
         if lost:
             raise LostWorkerError(lost) from error
         raised = _as_raised(error)
         if raised is error:
             raise
         raise raised from None
+
+
+def _lost_at(error: Exception) -> str | None:
+    """``lost_worker``, for an error of the loader itself: a connection breaks a moment before the signal arrives."""
+    if not isinstance(error, ConnectionError | EOFError) or _FROM_WORKER.match(str(error)):
+        return lost_worker(error)
+    try:
+        time.sleep(1)
+    except RuntimeError as signalled:  # knows more, and would be raised elsewhere
+        return lost_worker(signalled) or KILLED
+    return KILLED
 
 
 def _as_raised(error: Exception) -> Exception:
