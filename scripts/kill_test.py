@@ -221,6 +221,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     parser.add_argument("--keep", type=Path, help="do it in this folder, and leave it there")
     asked = parser.parse_args()
+    signal.signal(signal.SIGHUP, lambda *_: None)  # under nohup the runs would inherit that it is ignored
     work = asked.keep or Path(tempfile.mkdtemp(prefix="kill_test_"))
     dice, began = random.Random(asked.seed), time.monotonic()
     write_images(work / "arrays")
