@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import connection, resource_tracker
+from typing import Any
 
 KILLED = "a data worker was killed (out of memory or of shared memory?)"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
@@ -72,6 +73,8 @@ def starting_workers() -> Iterator[None]:
     atexit.unregister(_kill_workers)
     atexit.register(_kill_workers)  # before multiprocessing's own, which asks by SIGTERM and then waits
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    received: list[int] = []
+    handlers = _record_into(received)
     try:
         if multiprocessing.get_start_method() != "fork":
             resource_tracker.ensure_running()  # its start unblocks two of the signals
@@ -80,7 +83,23 @@ def starting_workers() -> Iterator[None]:
     except OSError as error:
         raise LostWorkerError(f"no data worker can be started ({error.strerror}): --workers 0 needs none") from error
     finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    for number in received:
+        signal.raise_signal(number)
+
+
+def _record_into(received: list[int]) -> dict[int, Any]:
+    """Only record the signals until the handlers that are returned are back in place.
+
+    Blocking is not enough: the system may hand a signal to another thread, and Python then calls the handler in this
+    one, in the middle of a loader's start.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    handled = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    return {number: signal.signal(number, lambda number, _: received.append(number)) for number in handled}
 
 
 def _kill_workers() -> None:

@@ -1,30 +1,50 @@
 #!/usr/bin/env python3
-"""One table of finished runs, a column each: python scripts/compare.py Experiments/RUN..."""
+"""One table of finished runs, a column each; what tells them apart stands over it.
 
-import json
+python scripts/compare.py Experiments/my_*
+python scripts/compare.py --mean --csv Experiments/my_* > my_results.csv
+"""
+
+import argparse
 import sys
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a file, from anywhere
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from utils.tables import results_table
+from scripts.command_line import Parser, print_out
+from utils.comparison import columns_of, comparison_csv, comparison_table
+from utils.validation import read_report
 
 
-def main(run_dirs: list[str]) -> int:
-    if not run_dirs:
-        print(__doc__, file=sys.stderr)
-        return 2
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(prog="compare.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="directory of a run, or its report.json")
+    parser.add_argument(
+        "--mean", action="store_true", help="mean ± standard deviation over runs that differ in their seed alone"
+    )
+    parser.add_argument(
+        "--csv", action="store_true", help="a row per run (or mean), in full precision, for other programs"
+    )
+    args = parser.parse_args(argv)
     reports = []
-    for run_dir in run_dirs:
-        file = Path(run_dir) / "log" / "report.json"
-        if not file.is_file():
-            print(f"compare.py: error: no {file}; the run has not finished", file=sys.stderr)
-            return 2
-        reports.append(json.loads(file.read_text()))
-    print(results_table(reports))
+    try:
+        for path in args.runs:
+            file = path if path.is_file() else path / "log" / "report.json"
+            if not path.exists():
+                raise ValueError(f"no run {path}")
+            if file.exists():
+                reports.append(read_report(file))
+            else:
+                print(f"notice: {path} has not finished: it has no log/report.json", file=sys.stderr)
+        if not reports:
+            raise ValueError("none of these runs has finished")
+        columns = columns_of(reports, args.mean)
+        print_out(comparison_csv(columns) if args.csv else comparison_table(columns))
+    except ValueError as error:
+        parser.error(str(error))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

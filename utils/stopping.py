@@ -1,9 +1,12 @@
 """Signals that end a run with its state saved: what schedulers, terminals and Ctrl-C send before they kill."""
 
+import math
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+SEVERAL_SECONDS = 5.0  # schedulers send a signal several times; within these seconds they are one
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
@@ -29,7 +32,7 @@ class Stop:
     def __init__(self):
         self.signal = 0
         self._deferred = False
-        self._ending = False
+        self._ending_since = -math.inf
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -45,8 +48,8 @@ class Stop:
     def _received(self, number: int, _) -> None:
         if self._deferred:
             self.signal = self.signal or number
-        elif not self._ending:  # schedulers send several; the first is enough
-            self._ending = True
+        elif time.monotonic() - self._ending_since > SEVERAL_SECONDS:
+            self._ending_since = time.monotonic()
             raise Stopped(number)
 
     @contextmanager
@@ -58,5 +61,5 @@ class Stop:
         finally:
             self._deferred = False
         if self.signal:
-            self._ending = True
+            self._ending_since = time.monotonic()
             raise Stopped(self.signal)

@@ -1,6 +1,5 @@
 """What a reader sees: the plan, the costs and the closing table."""
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -186,54 +185,6 @@ def latency_lines(latency: dict[str, Any], pruned: bool) -> list[str]:
         f"({dense[batch]['seconds'] / cut[batch]['seconds']:.2f}x; {cut[batch]['images_per_second']:,.0f} images/s)"
         for batch in dense
     ]
-
-
-def results_table(reports: list[dict[str, Any]]) -> str:
-    """Runs side by side, in order of the time they took their names from; one line per figure."""
-    reports = sorted(reports, key=lambda report: report["run_dir"][-15:])
-
-    def row(title: str, show: Callable[[dict[str, Any]], str | None]) -> tuple[str, ...]:
-        return (title, *(show(report) or "-" for report in reports))
-
-    def percent(key: str) -> Callable[[dict[str, Any]], str | None]:
-        return lambda report: None if report[key] is None else f"{report[key]:.2f}"
-
-    rows = [
-        row("", _title),
-        row("network", lambda r: r["arch"]),
-        row("images", lambda r: r["data_name"]),
-        row("seed", lambda r: str(r["seed"])),
-        row("base accuracy, %", percent("acc1_base")),
-        row("just before the cut", percent("acc1_before_cut")),
-        row("just after the cut", percent("acc1_after_cut")),
-        row("before, batch-norm re-estimated", percent("acc1_before_cut_bn")),
-        row("after, batch-norm re-estimated", percent("acc1_after_cut_bn")),
-        row("best epoch (on the test set)", percent("acc1_best")),
-        row("last epoch", percent("acc1_last")),
-        row("params", lambda r: f"{r['params_after']:,}"),
-        row("FLOPs", lambda r: f"{r['flops_after']:,}"),
-        row("speedup", lambda r: f"{r['speedup']:.2f}x"),
-        row(
-            "steps: prune phase", lambda r: f"{r['iterations'].get('update', 0) + r['iterations'].get('stabilise', 0)}"
-        ),
-        row("steps: training", lambda r: f"{r['iterations'].get('finetune', 0)}"),
-        row("seconds: prune phase", lambda r: _seconds(r, "update", "stabilise")),
-        row("seconds: cut and re-estimates", lambda r: _seconds(r, "cut") if r["pruned"] else None),
-        row("seconds: training", lambda r: _seconds(r, "finetune")),
-        row("device", lambda r: r["device"]),
-        row("torch", lambda r: r["torch_version"]),
-    ]
-    files = [f"  {_title(report)}: {report['run_dir']}" for report in reports]
-    return "\n".join([*aligned(rows), COUNTED, "files:", *files])
-
-
-def _title(report: dict[str, Any]) -> str:
-    return report["method"] if report["pruned"] else "base"
-
-
-def _seconds(report: dict[str, Any], *phases: str) -> str | None:
-    spent = sum(report["seconds"].get(phase, 0) for phase in phases)
-    return f"{spent:.1f}" if spent else None
 
 
 def evaluation_table(

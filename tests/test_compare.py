@@ -1,0 +1,99 @@
+"""Finished runs side by side: what tells them apart, means over seeds, and files that are not reports."""
+
+import csv
+import io
+import json
+import statistics
+
+import pytest
+from helpers import ROOT
+
+from scripts import compare
+
+REPORTS = sorted((ROOT / "results").rglob("schedule/*.json"))
+BEST = "best epoch (on the test set)"
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Make a run's directory with a report that differs from a sound one."""
+    sound = json.loads(REPORTS[0].read_text())
+
+    def make(name: str, **values):
+        report = (
+            sound | values | {"run_dir": f"Experiments/{name}_SERVER-20260101-0000{len(list(tmp_path.iterdir())):02}"}
+        )
+        (tmp_path / name / "log").mkdir(parents=True)
+        (tmp_path / name / "log" / "report.json").write_text(json.dumps(report))
+        return str(tmp_path / name)
+
+    return make
+
+
+def table_of(capsys, *words):
+    assert compare.main(list(words)) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_titles_hold_exactly_what_tells_the_runs_apart(run, capsys):
+    runs = [run("a", method="L1", stage_pr="[0,0.5,0]", seed=0), run("b", method="L1", stage_pr="[0,0.9,0]", seed=0)]
+    head = table_of(capsys, *runs)
+    assert head[0].split() == ["L1", "L1"]
+    assert head[1].split() == ["stage_pr=[0,0.5,0]", "stage_pr=[0,0.9,0]"]
+    assert "seed=" not in "".join(head)
+
+
+def test_runs_of_the_same_settings_are_told_apart_by_their_time(run, capsys):
+    head = table_of(capsys, run("a"), run("b"))
+    assert head[1].split() == ["20260101-000000", "20260101-000001"]
+
+
+def test_means_are_over_seeds_with_the_sample_deviation(run, capsys):
+    accuracies = [80.0, 81.0, 83.0]
+    runs = [run(f"r{seed}", method="L1", seed=seed, acc1_best=best) for seed, best in enumerate(accuracies)]
+    runs.append(run("other", method="GReg-1", seed=0, acc1_best=90.0))
+    lines = table_of(capsys, "--mean", *runs)
+    (row,) = [line for line in lines if BEST in line]
+    assert row.split(")")[1].split() == ["81.33", "±", f"{statistics.stdev(accuracies):.2f}", "90.00"]
+    assert "0, 1, 2" in "\n".join(lines)
+
+
+def test_csv_has_a_row_per_run_in_full_precision(run, capsys):
+    compare.main(["--csv", run("a", acc1_best=81.23456789, seed=1), run("b", acc1_best=70.0, seed=2)])
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [(row["acc1_best"], row["seed"]) for row in rows] == [("81.23456789", "1"), ("70.0", "2")]
+
+
+def test_plain_training_has_no_speedup_and_no_cut(run, capsys):
+    lines = table_of(
+        capsys, run("base", method="none", pruned={}, acc1_before_cut=None, acc1_after_cut=None), run("cut")
+    )
+    for title in ("speedup", "seconds: cut"):
+        (row,) = [line for line in lines if line.strip().startswith(title)]
+        assert " - " in row
+
+
+def test_unfinished_runs_are_passed_over_with_a_notice(run, tmp_path, capsys):
+    (tmp_path / "unfinished").mkdir()
+    assert compare.main([run("a"), str(tmp_path / "unfinished")]) == 0
+    assert "unfinished has not finished" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        compare.main([str(tmp_path / "unfinished")])
+    assert stop.value.code == 2
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "null", "{" * 5000, '{"method": 3}', "\xff"])
+def test_what_is_no_report_is_refused_in_one_line_by_name(content, tmp_path, capsys):
+    file = tmp_path / "broken.json"
+    file.write_bytes(content.encode("latin-1"))
+    with pytest.raises(SystemExit) as stop:
+        compare.main([str(file)])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2
+    assert "broken.json" in line
+
+
+def test_every_report_of_the_evidence_is_read(capsys):
+    files = [str(file) for file in sorted((ROOT / "results").rglob("*.json"))]
+    assert compare.main(["--mean", *files]) == 0
+    assert len(files) >= 198
