@@ -110,3 +110,8 @@ def test_visible_devices_without_a_gpu_is_one_line(capsys, monkeypatch):
     assert main.main([*words_of(SEED[0]), "--plan=json"]) == 0
     err = capsys.readouterr().err.splitlines()
     assert [line for line in err if "CUDA_VISIBLE_DEVICES=0,1" in line] == err
+
+
+@pytest.mark.parametrize("file", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "scripts").glob("*.sh")), *sorted((ROOT / "docs").glob("*.md"))], ids=lambda file: file.name)  # fmt: skip
+def test_brackets_are_quoted_where_a_shell_would_expand_them(file):
+    assert not re.findall(r"--(?:stage_pr|skip_layers)[ =]\[.*", file.read_text())

@@ -115,7 +115,7 @@ def _text(column: Column, value: Callable[[Report], Any], form: str) -> str:
 
 
 def comparison_csv(columns: list[Column]) -> str:
-    """A row per column, in full precision; with several runs mean and standard deviation, the latter as ``<name>_std``."""
+    """A row per column, unrounded; of several runs the mean, and the standard deviation as ``<name>_std``."""
     several = any(len(column.reports) > 1 for column in columns)
     rows = []
     for column in columns:
