@@ -748,14 +748,16 @@ def test_a_network_without_addresses_is_planned_for_training_whatever_the_kind(t
     assert json.loads(run_program(tmp_path, *words).out)["sparsity"] == 0
 
 
-def test_an_image_that_cannot_be_read_ends_the_run_in_one_line(image_folder, tmp_path):
+def test_an_image_that_cannot_be_read_is_named_before_a_run_has_begun(image_folder, tmp_path):
     broken = sorted((image_folder / "train" / "cat").iterdir())[0]
     broken.write_bytes(b"no image")
     for workers in (0, 1):
         words = ("--dataset", "folder", "--data_path", image_folder, "--arch", "squeezenet1_1", "--epochs", 1)
         ran = run_program(tmp_path / str(workers), *words, "--batch_size", 6, "--workers", workers)
-        assert ran.code == 1
-        assert ran.err.splitlines()[-1].startswith(f"main.py: error: the image {broken}")
+        assert ran.code == 2
+        (line,) = ran.err.splitlines()
+        assert line.startswith(f"main.py: error: --data_path: 1 image cannot be read: {broken}")
+        assert not list((tmp_path / str(workers)).iterdir())
 
 
 @pytest.mark.parametrize(
