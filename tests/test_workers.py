@@ -22,6 +22,11 @@ import multiprocessing, os, signal, sys, time
 def workers():
     return [child.pid for child in multiprocessing.active_children()]
 
+
+@pytest.fixture(autouse=True)
+def _no_workers_of_other_tests():
+    gc.collect()  # a run that a test has cut short may still hold its loader
+
 def main(folder, method, what):
     global batches
     import torch
