@@ -15,17 +15,18 @@ from helpers import ROOT, write_image_folder
 from data import BadImageError, LostWorkerError, build_loaders, lost_worker
 from data.workers import SIGNALS, starting_workers, worker_errors
 
+
+@pytest.fixture(autouse=True)
+def _no_workers_of_other_tests():
+    gc.collect()  # a run that a test has cut short may still hold its loader
+
+
 # Trains on a folder with two workers; then what the test asks for.
 PROGRAM = """
 import multiprocessing, os, signal, sys, time
 
 def workers():
     return [child.pid for child in multiprocessing.active_children()]
-
-
-@pytest.fixture(autouse=True)
-def _no_workers_of_other_tests():
-    gc.collect()  # a run that a test has cut short may still hold its loader
 
 def main(folder, method, what):
     global batches
