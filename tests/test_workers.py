@@ -1,5 +1,6 @@
 """Data workers: signals to the whole process group, their end, and the errors that they cause."""
 
+import gc
 import multiprocessing
 import os
 import signal
