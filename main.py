@@ -18,29 +18,32 @@ from torch import Tensor, nn
 
 from data import Data, DataSpec, Shard, build_loaders, describe
 from model import reinitialise
+from model.cost import cost_of, example
 from pruner import PRUNERS, Masks, Pruner, Setting
-from utils import checkpoint, distributed
-from utils.console import close_log, flush_streams, open_log, optional, prepare_streams, show
-from utils.cost import cost_of, example
-from utils.cutting import make_cut
-from utils.device import device_notices, device_of
-from utils.errors import CommandError, explain
-from utils.figures import norms_figure
-from utils.history import History, OrderLog
-from utils.launch import launch, processes_wanted
-from utils.learning_rate import schedule_notices
-from utils.network import Start, family_notice, network_of_run, starting_network
-from utils.options import Options
-from utils.parsers import about
-from utils.planning import Planned, length_notices, plan_notes, plan_run, refuse_untrained
-from utils.report import report_of
-from utils.resume import Found, settings, twin_check
-from utils.run import LATEST, Run, RunDir
-from utils.speed import laid_out, resolved
-from utils.stopping import Stop, Stopped
-from utils.tables import closing_table, evaluation_table, plan_table
-from utils.training import evaluate, fine_tune, prune_phase, shown
-from utils.validation import refuse_other_optimizer
+from utils.checkpoint import files
+from utils.checkpoint.paths import LATEST
+from utils.checkpoint.resume import Found, settings, twin_check
+from utils.checkpoint.validation import refuse_other_optimizer
+from utils.config.lr_schedule import schedule_notices
+from utils.config.options import Options
+from utils.config.types import about
+from utils.dist import process_group
+from utils.dist.device import device_notices, device_of
+from utils.dist.launch import launch, processes_wanted
+from utils.dist.signals import Stop, Stopped
+from utils.engine.precision import laid_out, resolved
+from utils.engine.train import evaluate, fine_tune, prune_phase
+from utils.pipeline.base_model import Start, family_notice, network_of_run, starting_network
+from utils.pipeline.cut import make_cut
+from utils.pipeline.plan import Planned, length_notices, plan_notes, plan_run, refuse_untrained
+from utils.pipeline.report import report_of
+from utils.reporting.console import close_log, flush_streams, open_log, optional, prepare_streams, show
+from utils.reporting.errors import CommandError, explain
+from utils.reporting.figures import norms_figure
+from utils.reporting.format import shown
+from utils.reporting.run_dir import Run, RunDir
+from utils.reporting.snapshots import History, OrderLog
+from utils.reporting.tables import closing_table, evaluation_table, plan_table
 
 log = logging.getLogger("pruning")
 SNAPSHOTS = 100  # of the groups' scores during the prune phase, for the figure
@@ -55,12 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     prepare_streams()
-    open_log(every_line=False, quiet=not distributed.is_first())
+    open_log(every_line=False, quiet=not process_group.is_first())
     stop, code, job = Stop(), 0, None
     try:
         with stop.listening():
             options, notices, found = command(argv)
-            open_log(options.screen_print, quiet=not distributed.is_first())
+            open_log(options.screen_print, quiet=not process_group.is_first())
             if found and found.report:
                 show(closing_table(found.report))
                 return 0
@@ -82,14 +85,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         complain(f"error: {explain(error, job[0].how_to_resume if job else '')}", always=bool(job))
     finally:
         close_log()
-        distributed.leave()
+        process_group.leave()
         flush_streams()
     return code
 
 
 def complain(text: str, always: bool = False) -> None:
     """One line on stderr; of several processes the first one's, unless `always`: each may fail for its own reason."""
-    if always or distributed.is_first():
+    if always or process_group.is_first():
         with suppress(OSError, ValueError):  # a closed stream; the exit code is left
             print(f"main.py: {text}", file=sys.stderr, flush=True)
 
@@ -110,9 +113,9 @@ def prepare(
         What ``run`` needs; None where a plan or an evaluation was all that was asked for.
     """
     device = device_of(options.device, options.gpu)
-    distributed.join(device, options.dist_backend)
-    shard = distributed.shard()
-    options = resolved(replace(options, seed=distributed.from_first(options.seed)), device)
+    process_group.join(device, options.dist_backend)
+    shard = process_group.shard()
+    options = resolved(replace(options, seed=process_group.from_first(options.seed)), device)
     with about("data_path"):
         spec = describe(options.dataset, options.data_path)
     notices += device_notices(device, options.gpu) + family_notice(options, spec)
@@ -121,7 +124,7 @@ def prepare(
         say_notices(notices)
         return None
     resumed = found.saved if found else {}
-    planned = plan_run(options, spec, checkpoint.kept_so_far(resumed))
+    planned = plan_run(options, spec, files.kept_so_far(resumed))
     if not found:
         notices += length_notices(options, planned)
     if options.plan:
@@ -173,7 +176,7 @@ def refuse_other_images(data: Data, resumed: dict) -> list[str]:
     if tuple(resumed["record"]["images"]) != data.sizes:
         was = " and ".join(str(n) for n in resumed["record"]["images"])
         raise ValueError(f"--data_path: the run began with {was} images to train on and to test; here are {data.sizes}")
-    identity = checkpoint.identity(resumed)
+    identity = files.identity(resumed)
     if identity is None:
         return ["the checkpoint is of an older version: whether these are the same images cannot be compared"]
     if list(identity["class_names"]) != list(data.class_names):
@@ -196,7 +199,7 @@ def run(this_run: Run, data: Data, start: Start, planned: Planned, device: torch
     """One run, from the starting network, or from where it was killed, to the report."""
     options, record, resumed = this_run.options, this_run.record, this_run.resumed
     model = laid_out(start.model.to(device), options)
-    shard = distributed.shard()
+    shard = process_group.shard()
     torch.manual_seed(options.seed + shard.rank)  # dropout draws other numbers in each process
     log.info("torch %s on %s, seed %d; every setting is in params.yaml", torch.__version__, device, options.seed)
     if options.note:
@@ -317,7 +320,7 @@ def print_evaluation(options: Options, spec: DataSpec, device: torch.device) -> 
     """``--evaluate``: accuracy and costs of a file, dense or pruned; writes nothing."""
     start = starting_network(options, spec)
     model = start.model.to(device)
-    data = loaders(options, device, distributed.shard())
+    data = loaders(options, device, process_group.shard())
     accuracy = evaluate(model, data.test_batches())
     cost = cost_of(model, spec.channels, spec.size)
     show(evaluation_table(start.source, spec.name, accuracy, cost, start.masks))

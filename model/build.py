@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torchvision.models as tv
 from torch import nn
 
+from .lenet import MLP, LeNet
 from .resnet import ResNet
-from .small import MLP, LeNet
 from .vgg import VGG
 
 LARGEST_SMALL_IMAGE = 64  # pixels; for larger images a name means torchvision's network

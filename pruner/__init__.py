@@ -9,7 +9,7 @@ from .oracle import Oracle
 from .plan import Plan, inherit_plan, keep_all, make_plan
 from .schedule import Schedule
 from .short_schedule import short_schedule
-from .silence import silenced
+from .zeroed import silenced
 
 __all__ = [
     "PRUNERS",

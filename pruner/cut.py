@@ -1,8 +1,12 @@
 """The cut: remove groups for good, or make masks."""
 
+import copy
+
+import torch
 from torch import Tensor, nn
 
 from . import groups
+from .plan import Plan
 
 # What removes entries of a layer, by kind of group and type of layer, in torch-pruning's terms; coupled layers follow.
 _REMOVERS: dict[tuple[str, type], str] = {
@@ -47,3 +51,16 @@ def cut(model: nn.Module, kept: dict[str, Tensor], kind: str, example: Tensor) -
         graph.get_pruning_group(layer, getattr(tp, _REMOVERS[kind, type(layer)]), pruned).prune()
     model.train(training)
     return {}
+
+
+def shrunk_copy(model: nn.Module, plan: Plan, example: Tensor) -> nn.Module:
+    """A copy of `model` with as many groups removed as `plan` says; which ones makes no difference to its cost.
+
+    Args:
+        model, example: may be on the meta device, where this takes no time and no memory.
+    """
+    smaller = copy.deepcopy(model)
+    kept = {p.layer.name: torch.arange(p.groups) >= p.pruned for p in plan.layers if p.pruned}
+    if plan.kind != "weight":
+        cut(smaller, kept, plan.kind, example)
+    return smaller

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from decimal import Decimal
 
-from .greg import GReg1, RegularizedLayer
+from .greg import GReg1
 from .plan import Plan
+from .regularized import RegularizedLayer
 from .schedule import Schedule
 
 

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from torch import Tensor
 
-from model.layers import Layer, is_residual
+from pruner.layers import Layer, is_residual
 
 from . import groups
 

@@ -34,16 +34,16 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from data import DataSpec, Shard
-from data.arrays import ArraySplit
-from data.folders import FolderSplit
+from data.image_folder import FolderSplit
+from data.in_memory import ArraySplit
 from data.spec import IMAGENET_MEAN, IMAGENET_STD
 from model import build_model
-from model.layers import layers_of
+from model.cost import cost_of, example
 from pruner import PRUNERS, Pruner, Setting, cut, make_plan
-from utils.cost import cost_of, example
-from utils.options import Options, parse
-from utils.speed import laid_out, resolved
-from utils.training import train_step
+from pruner.layers import layers_of
+from utils.config.options import Options, parse
+from utils.engine.precision import laid_out, resolved
+from utils.engine.train import train_step
 
 ROOT = Path(__file__).resolve().parent.parent
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -12,9 +12,9 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a file, from anywhere
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from scripts.command_line import Parser, print_out
-from utils.comparison import columns_of, comparison_csv, comparison_table
-from utils.validation import read_report
+from scripts.evidence.command_line import Parser, print_out
+from utils.checkpoint.validation import read_report
+from utils.reporting.comparison import columns_of, comparison_csv, comparison_table
 
 
 def main(argv: list[str] | None = None) -> int:

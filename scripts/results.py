@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Write RESULTS.md, its tables and its pictures from the reports in results/: python scripts/results.py
 
-The prose is scripts/results_template.md; a line ``{{name}}`` there becomes the table of that name, which is also
-written to results/name.csv. The reports are those that scripts/sweep.py has made by scripts/evidence.yaml; runs that
-have none are counted at the end of the page, but for those that are for later. The same reports give the same bytes.
+The prose is scripts/evidence/results_template.md; a line ``{{name}}`` there becomes the table of that name, which is
+also written to results/name.csv. The reports are those that scripts/sweep.py has made by
+scripts/evidence/evidence.yaml; runs that have none are counted at the end of the page, but for those that are for
+later. The same reports give the same bytes.
 """
 
 import csv
@@ -18,15 +19,16 @@ if __name__ == "__main__":  # run as a file, from anywhere
 
 import yaml
 
+from scripts.evidence.figures import draw
+from scripts.evidence.grid import cells_of, read_grid
+from scripts.evidence.runs import reports_of
+from scripts.evidence.tables import TABLES, rows_by_length, rows_by_rate, rows_of, rows_of_gains
 from scripts.figure1 import picture, read, save
-from scripts.grid import cells_of, read_grid
-from scripts.results_figures import draw
-from scripts.results_runs import reports_of
-from scripts.results_tables import TABLES, rows_by_length, rows_by_rate, rows_of, rows_of_gains
-from utils.files import write_text
+from utils.checkpoint.atomic import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
-GRID, TEMPLATE, ROWS = (ROOT / "scripts" / name for name in ("evidence.yaml", "results_template.md", "paper_rows.yaml"))
+GRID, TEMPLATE = (ROOT / "scripts" / "evidence" / name for name in ("evidence.yaml", "results_template.md"))
+ROWS = ROOT / "scripts" / "paper" / "paper_rows.yaml"
 RESULTS = ROOT / "results"
 FIGURE1, LAYER = Path("figure1", "run"), "layer2.1.conv1"  # whose files, and of which layer
 
@@ -62,7 +64,7 @@ def page(template: str, tables: dict[str, list[list[str]]], left_out: str) -> st
     return text.rstrip("\n") + f"\n\n{left_out}\n"
 
 
-def write(results: Path = RESULTS, target: Path = ROOT / "RESULTS.md", docs: Path = ROOT / "docs") -> None:
+def write(results: Path = RESULTS, target: Path = ROOT / "RESULTS.md", pictures: Path = ROOT / "docs" / "img") -> None:
     """The page, its tables and its pictures, from the reports in `results`.
 
     Raises:
@@ -82,12 +84,12 @@ def write(results: Path = RESULTS, target: Path = ROOT / "RESULTS.md", docs: Pat
     made = {name: len(found) for name, found in reports.items()}
     wanted = Counter(cell.experiment for cell in cells)
     short = [f"`{name}` {made[name]} of {n}" for name, n in wanted.items() if made[name] < n]
-    left_out = f"{sum(made.values())} of the {len(cells)} runs of `scripts/evidence.yaml` have been made"
+    left_out = f"{sum(made.values())} of the {len(cells)} runs of `scripts/evidence/evidence.yaml` have been made"
     left_out += f"; where some are missing: {', '.join(short)}." if short else "."
     write_text(target, page(TEMPLATE.read_text(), tables, left_out))
-    draw(reports, docs)
+    draw(reports, pictures)
     if (results / FIGURE1).is_dir():
-        save(picture(read(results / FIGURE1), LAYER), docs / "results_figure1.png")
+        save(picture(read(results / FIGURE1), LAYER), pictures / "results_figure1.png")
 
 
 def main() -> int:

@@ -3,7 +3,7 @@
 
 Runs that have a report in the results folder are skipped; one that was killed is resumed. Where a run fails, those
 that start from its files are skipped, and the others are made. With several GPUs, as many runs at once, each on its
-own. What a grid is: scripts/grid.py; one that was run: scripts/evidence.yaml.
+own. What a grid is: scripts/evidence/grid.py; one that was run: scripts/evidence/evidence.yaml.
 
 Exit code: 0; 1 where runs failed or were skipped; 2 for a wrong command, which starts nothing; 128 + n after signal n.
 """
@@ -28,10 +28,10 @@ if __name__ == "__main__":  # run as a file, from anywhere
 
 from tqdm import tqdm
 
-from scripts.command_line import Parser, print_out
-from scripts.grid import Cell, cells_of, read_grid
-from utils.files import write_text
-from utils.validation import read_report
+from scripts.evidence.command_line import Parser, print_out
+from scripts.evidence.grid import Cell, cells_of, read_grid
+from utils.checkpoint.atomic import write_text
+from utils.checkpoint.validation import read_report
 
 ROOT = Path(__file__).resolve().parent.parent
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)

@@ -4,7 +4,7 @@ from helpers import write_image_folder, write_npz_set
 from hypothesis import settings
 
 from data import Data, DataSpec
-from data.arrays import ArraySplit
+from data.in_memory import ArraySplit
 
 # The same examples each time, however slow the machine: a failure can be repeated, and no file is left behind.
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)

@@ -1,0 +1,157 @@
+"""Sets of image files, read by DataLoader workers through torchvision's transforms."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torchvision import transforms
+
+from .images import check_images, load_image
+from .in_memory import FILLING, Batch, held_out
+from .sampler import Shard, batches_of_indices
+from .spec import DataSpec
+from .transforms import Normalise
+from .tree import Sample
+from .workers import end_with_program, starting_workers, worker_errors
+
+ANNOTATIONS = "val_annotations.txt"
+LARGEST_UNRESIZED = 64  # pixels; images of larger sets are resized
+MOST_CHECKED = 20_000  # image files whose headers are checked before a run
+
+
+def annotated_samples(folder: Path, classes: list[str]) -> list[Sample]:
+    """List the files of Tiny-ImageNet's own ``val/``: ``images/`` and ``val_annotations.txt`` (file, class, box).
+
+    Raises:
+        ValueError: the annotations cannot be read, or name a class or a file that is not there.
+    """
+    file = folder / ANNOTATIONS
+    label = {name: i for i, name in enumerate(classes)}
+    samples = []
+    for line in filter(None, _bytes_of(file).splitlines()):
+        name, class_name = [os.fsdecode(word) for word in (*line.split(b"\t"), b"")[:2]]
+        if class_name not in label:
+            raise ValueError(f"{file} has a line without a class of train/: {os.fsdecode(line)!r}")
+        path = os.path.join(folder, "images", name)
+        if os.path.basename(name) != name or not os.path.isfile(path):
+            raise ValueError(f"{file} names {name!r}, which is not a file in {folder / 'images'}")
+        samples.append((path, label[class_name]))
+    return samples
+
+
+def _bytes_of(file: Path) -> bytes:
+    if not os.path.isfile(file):  # a FIFO would be waited for
+        raise ValueError(f"{file} is not a file")
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {error.strerror}") from None
+
+
+def check_files(train: list[Sample], test: list[Sample], spec: DataSpec, show_progress: bool = True) -> None:
+    """Check the headers of all images, or, of more than ``MOST_CHECKED``, of the test set and some to train on.
+
+    Raises:
+        ValueError: some cannot be used; names them.
+    """
+    n_train = min(max(MOST_CHECKED - len(test), 0), len(train))
+    chosen = [train[i * len(train) // n_train] for i in range(n_train)]  # of all classes
+    size = None if spec.size > LARGEST_UNRESIZED else spec.size
+    check_images([path for path, _ in chosen + test], size, show_progress)
+
+
+@contextmanager
+def _numbers_from(seed: int) -> Iterator[None]:
+    """Random numbers within follow `seed`; those of the run are left alone, of which a worker process has none."""
+    state = None if get_worker_info() else torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    yield
+    if state is not None:
+        torch.set_rng_state(state)
+
+
+Key = tuple[int, int, bool]  # index, seed, and whether the image counts or only fills up
+
+
+class _Files(Dataset):
+    """Images by key: augmentation draws from the key's seed, whichever worker does it."""
+
+    def __init__(self, samples: list[Sample], transform):
+        self.samples, self.transform = samples, transform
+
+    def __getitem__(self, key: Key) -> tuple[Tensor, int]:
+        index, seed, counts = key
+        path, label = self.samples[index]
+        image = load_image(path)
+        with _numbers_from(seed):
+            return self.transform(image), label if counts else FILLING
+
+
+class FolderSplit:
+    """The training or the test half of a set of image files."""
+
+    def __init__(self, samples: list[Sample], spec: DataSpec, device: torch.device, workers: int):
+        self.samples, self.spec, self.device = samples, spec, device
+        # More workers than cores only take turns.
+        self.workers = min(workers, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else workers)
+        self._normalise = Normalise(spec, device)  # a batch at a time: workers pass bytes on, a quarter of the floats
+        finish = [transforms.PILToTensor()]
+        if spec.size > LARGEST_UNRESIZED:
+            train = [transforms.RandomResizedCrop(spec.size)]
+            test = [transforms.Resize(spec.size * 256 // 224), transforms.CenterCrop(spec.size)]
+        else:
+            train, test = [transforms.RandomCrop(spec.size, padding=spec.pad)], []
+        flip = [transforms.RandomHorizontalFlip()] if spec.flip else []
+        self._train, self._test = transforms.Compose(train + flip + finish), transforms.Compose(test + finish)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64."""
+        return torch.tensor([label for _, label in self.samples], dtype=torch.int64)
+
+    def augmented(self, batch_size: int, seed: int, stream: str, start: int, shard: Shard) -> Iterator[Batch]:
+        """`shard`'s part of the training batches of step `start`, `start` + 1, … without end."""
+        return self._load(self._train, self._keys(batch_size, seed, stream, start, shard))
+
+    def _keys(self, batch_size: int, seed: int, stream: str, start: int, shard: Shard) -> Iterator[list[Key]]:
+        for indices, generator in batches_of_indices(len(self), batch_size, seed, stream, start):
+            seeds = torch.randint(2**62, (len(indices),), generator=generator)
+            places, filling = shard.places(len(indices))
+            real = [True] * (len(places) - filling) + [False] * filling
+            yield list(zip(indices[places].tolist(), seeds[places].tolist(), real, strict=True))
+
+    def plain(self, batch_size: int, shard: Shard) -> Iterator[Batch]:
+        """`shard`'s part of the images, each once, unaugmented."""
+        indices = torch.arange(len(self))[shard.part(len(self))]
+        return self._load(self._test, [[(i, 0, True) for i in part.tolist()] for part in indices.split(batch_size)])
+
+    def held_out(self, n_out: int, seed: int) -> "tuple[FolderSplit, FolderSplit]":
+        """What stays, and `n_out` images drawn at random."""
+        out, rest = held_out(len(self), n_out, seed)
+        return tuple(
+            FolderSplit([self.samples[i] for i in part.tolist()], self.spec, self.device, self.workers)
+            for part in (rest, out)
+        )
+
+    def _load(self, transform, keys) -> Iterator[Batch]:
+        loader = DataLoader(
+            _Files(self.samples, transform),
+            batch_sampler=keys,
+            num_workers=self.workers,
+            pin_memory=self.device.type == "cuda",
+            worker_init_fn=end_with_program,
+            generator=torch.Generator(),  # else the workers' seed is drawn from the global one
+        )
+        with worker_errors():
+            with starting_workers():
+                batches = iter(loader)
+            for images, labels in batches:
+                images, labels = (part.to(self.device, non_blocking=True) for part in (images, labels))
+                yield self._normalise(images), labels

@@ -1,0 +1,62 @@
+"""Small sets, held whole as uint8 on the device and augmented a batch at a time."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from .sampler import Shard, batches_of_indices, generator_for
+from .spec import DataSpec
+from .transforms import Normalise, augment, draw_crops, sent
+
+Batch = tuple[Tensor, Tensor]  # images (batch, channels, size, size) float, labels (batch,)
+FILLING = -100  # label of an image that only fills up a batch: F.cross_entropy leaves it out
+
+
+class ArraySplit:
+    """The training or the test half of a set.
+
+    Args:
+        images: (N, channels, size, size) uint8.
+        labels: (N,) int64.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, spec: DataSpec, device: torch.device):
+        self.images, self.labels = images.to(device), labels.to(device)
+        self.spec, self.device = spec, device
+        self._normalise = Normalise(spec, device)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def augmented(self, batch_size: int, seed: int, stream: str, start: int, shard: Shard) -> Iterator[Batch]:
+        """`shard`'s part of the training batches of step `start`, `start` + 1, … without end."""
+        for indices, generator in batches_of_indices(len(self), batch_size, seed, stream, start):
+            crops = draw_crops(len(indices), self.spec.pad, self.spec.flip, generator)
+            places, filling = shard.places(len(indices))
+            own = sent(indices[places], self.device)
+            labels = self.labels[own]
+            labels[len(places) - filling :] = FILLING
+            images = augment(self.images[own], self.spec.pad, *(of_image[places] for of_image in crops))
+            yield self._normalise(images), labels
+
+    def plain(self, batch_size: int, shard: Shard) -> Iterator[Batch]:
+        """`shard`'s part of the images, each once, unaugmented."""
+        part = shard.part(len(self))
+        images, labels = self.images[part], self.labels[part]
+        for some, of_some in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+            yield self._normalise(some), of_some
+
+    def held_out(self, n_out: int, seed: int) -> "tuple[ArraySplit, ArraySplit]":
+        """What stays, and `n_out` images drawn at random."""
+        out, rest = held_out(len(self), n_out, seed)
+        return tuple(
+            ArraySplit(self.images[part.to(self.device)], self.labels[part.to(self.device)], self.spec, self.device)
+            for part in (rest, out)
+        )
+
+
+def held_out(n_images: int, n_out: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of the `n_out` images held out and of the others, each in order."""
+    order = torch.randperm(n_images, generator=generator_for(seed, "held out"))
+    return order[:n_out].sort().values, order[n_out:].sort().values

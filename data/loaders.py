@@ -1,0 +1,178 @@
+"""Training and test images of one set, by name."""
+
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from .image_folder import FolderSplit, check_files
+from .in_memory import ArraySplit, Batch
+from .registry import DATASETS, Source
+from .sampler import Shard, held_out_images, steps_per_epoch
+from .spec import DataSpec
+from .summary import counts_of, missing_labels, summary_of
+
+TEST_BATCH = 256
+WHOLE_TRAINING_SET = 100_000  # images; of larger sets, 200 batches give the batch-norm statistics
+STATISTICS_BATCHES = 200
+
+
+class Data:
+    """Training and test images of one set.
+
+    Args:
+        shard: the part of every batch that this process takes.
+
+    Attributes:
+        train, test: ``ArraySplit`` or ``FolderSplit``.
+        val: the part of the training images that is held out, or None.
+        class_names: in label order; empty where the set has none.
+        fingerprint: 16 hexadecimal digits, of the set as it is stored; seed and subsets do not matter.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        train,
+        test,
+        seed: int,
+        val=None,
+        shard: Shard | None = None,
+        *,
+        class_names: tuple[str, ...] = (),
+        fingerprint: str = "",
+        passed_over: str = "",
+    ):
+        self.spec, self.train, self.test, self.val = spec, train, test, val
+        self.class_names, self.fingerprint = class_names, fingerprint
+        self._seed, self._shard, self._passed_over = seed, shard or Shard(), passed_over
+
+    @cached_property
+    def summary(self) -> str:
+        """One line: how many images there are of how many classes, and what was passed over."""
+        n_held_out = len(self.val) if self.val else 0
+        return summary_of(counts_of(self.train, self.spec.classes), n_held_out, len(self.test), self._passed_over)
+
+    @cached_property
+    def notices(self) -> list[str]:
+        """Labels without a training or a test image."""
+        parts = {"training": self.train, "test": self.test}
+        counts = {name: counts_of(part, self.spec.classes) for name, part in parts.items()}
+        return [text for name in parts if (text := missing_labels(counts[name], name, self.class_names))]
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """How many images there are to train on and to test."""
+        return len(self.train), len(self.test)
+
+    def train_batches(self, batch_size: int, stream: str, start: int = 0) -> Iterator[Batch]:
+        """Augmented batches of step `start`, `start` + 1, … without end; a function of seed, `stream` and step."""
+        return self.train.augmented(batch_size, self._seed, stream, start, self._shard)
+
+    def test_batches(self) -> Iterator[Batch]:
+        return self.test.plain(TEST_BATCH, self._shard)
+
+    def val_batches(self) -> Iterator[Batch]:
+        return self.val.plain(TEST_BATCH, self._shard)
+
+    def train_once(self) -> Iterator[Batch]:
+        """Every training image, without augmentation."""
+        return self.train.plain(TEST_BATCH, self._shard)
+
+    def statistics_batches(self) -> Iterator[Batch]:
+        """Training images for batch-norm's statistics: one epoch, or 200 batches of a larger set.
+
+        Augmented, since the network has learnt under statistics of augmented images: the black borders of
+        padded crops move a mean by enough to cost a ResNet20 four points on CIFAR-10 (JPEG). A stream of its
+        own, so that looking changes nothing. Every process gets all of them.
+        """
+        whole = len(self.train) <= WHOLE_TRAINING_SET
+        batches = steps_per_epoch(len(self.train), TEST_BATCH) if whole else STATISTICS_BATCHES
+        return islice(self.train.augmented(TEST_BATCH, self._seed, "statistics", 0, Shard()), batches)
+
+
+def _folder_of(dataset: str, data_path: str) -> Path:
+    return Path(data_path) if DATASETS[dataset].is_folder else Path(data_path) / dataset
+
+
+def describe(dataset: str, data_path: str) -> DataSpec:
+    """What the set is, without reading an image.
+
+    Raises:
+        ValueError: no such set, or its folder is not as it should be.
+    """
+    return _source(dataset).describe(_folder_of(dataset, data_path))
+
+
+def _source(dataset: str) -> Source:
+    if dataset not in DATASETS:
+        raise ValueError(f"no data set '{dataset}'; choose from {', '.join(DATASETS)}")
+    return DATASETS[dataset]
+
+
+def build_loaders(
+    dataset: str,
+    data_path: str,
+    seed: int,
+    workers: int,
+    device: torch.device,
+    val_fraction: float = 0.0,
+    shard: Shard | None = None,
+    train_images: int | None = None,
+) -> Data:
+    """Read the set; arrays go to `device` whole.
+
+    Args:
+        val_fraction: of the training images, the part that is held out.
+        train_images: how many training images there shall be, drawn by `seed`; None: all.
+
+    Raises:
+        ValueError: the data cannot be had or are not as they should be; says what to do.
+    """
+    source, folder = _source(dataset), _folder_of(dataset, data_path)
+    contents = source.read(folder, None if source.is_folder else source.describe(folder))
+    spec, shard = contents.spec, shard or Shard()
+    halves = contents.train, contents.test
+    if isinstance(contents.train, tuple):
+        train, test = (ArraySplit(*arrays, spec, device) for arrays in halves)
+    else:
+        check_files(*halves, spec, show_progress=shard.rank == 0)
+        train, test = (FolderSplit(samples, spec, device, workers) for samples in halves)
+    if len(train) < max(2, shard.of) or len(test) < shard.of:
+        raise ValueError(f"{spec.name} has too few images: {len(train)} to train on, {len(test)} to test{_for(shard)}")
+    train = _subset(train, train_images, spec, seed, shard)
+    train, val = _split(train, val_fraction, seed, shard)
+    return Data(
+        spec, train, test, seed, val, shard, class_names=contents.class_names, fingerprint=contents.fingerprint,
+        passed_over=contents.passed_over,
+    )  # fmt: skip
+
+
+def _for(shard: Shard) -> str:
+    return f", for {shard.of} processes" if shard.of > 1 else ""
+
+
+def _subset(train, n_images: int | None, spec: DataSpec, seed: int, shard: Shard):
+    """`n_images` of the training images, drawn by `seed`."""
+    if n_images is None or n_images == len(train):
+        return train
+    if n_images > len(train):
+        raise ValueError(f"--train_images {n_images}: {spec.name} has {len(train)}")
+    if n_images < max(2, shard.of):
+        raise ValueError(f"--train_images {n_images} is too few to train on{_for(shard)}")
+    return train.held_out(len(train) - n_images, seed)[0]
+
+
+def _split(train, val_fraction: float, seed: int, shard: Shard):
+    """What is left to train on, and what is held out, or None."""
+    if not val_fraction:
+        return train, None
+    n_out = held_out_images(len(train), val_fraction)
+    given = f"--val_fraction {val_fraction:g} of {len(train)} training images"
+    if n_out < shard.of:
+        raise ValueError(f"{given} is {n_out or 'none'}{_for(shard)}; give a larger one")
+    if len(train) - n_out < max(2, shard.of):
+        raise ValueError(f"{given} leaves {len(train) - n_out} to train on{_for(shard)}; give a smaller one")
+    return train.held_out(n_out, seed)

@@ -1,0 +1,177 @@
+"""The sets by name: what each is, and how it is read."""
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision import datasets
+
+from .contents import Contents, fingerprint_of, fingerprint_of_files
+from .image_folder import ANNOTATIONS, annotated_samples
+from .npz import describe_npz, read_npz
+from .spec import IMAGENET_MEAN, IMAGENET_STD, DataSpec
+from .tree import ImageTree, Sample, find_images, first_ten, passed_over_text
+
+
+@dataclass(frozen=True)
+class Source:
+    """How to describe a set without its images, and how to read it.
+
+    Attributes:
+        describe: folder -> DataSpec.
+        read: folder, DataSpec -> Contents. None in place of the DataSpec where ``is_folder``: reading tells it anyway.
+        is_folder: ``--data_path`` is the set's folder itself, not its parent.
+    """
+
+    describe: Callable[[Path], DataSpec]
+    read: Callable[[Path, DataSpec | None], Contents]
+    is_folder: bool = False
+
+
+def _digits(folder: Path, spec: DataSpec) -> Contents:
+    """scikit-learn's 1,797 8×8 digits, shown at 32×32; a stratified fifth, the same for every seed, is the test."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    raw, targets = load_digits(return_X_y=True)  # values 0 to 16
+    images = _resized(torch.from_numpy(raw / 16 * 255).view(-1, 1, 8, 8), spec.size)
+    train, test = train_test_split(np.arange(len(targets)), test_size=0.2, stratify=targets, random_state=0)
+    labels = torch.from_numpy(targets).long()
+    halves = [(images[part], labels[part]) for part in (train, test)]
+    # Of the digits before resizing, whose rounding is the machine's.
+    fingerprint = fingerprint_of([array[part].astype(np.uint8) for part in (train, test) for array in (raw, targets)])
+    return Contents(spec, *halves, fingerprint, tuple(str(digit) for digit in range(spec.classes)))
+
+
+def _resized(images: Tensor, size: int) -> Tensor:
+    """(N, channels, height, width) of any type with values 0 to 255 -> uint8 at `size`."""
+    return F.interpolate(images.float(), (size, size), mode="bilinear").round().to(torch.uint8)
+
+
+def _torchvision(dataset: type, file: str) -> Callable[[Path, DataSpec], Contents]:
+    """A reader of one of torchvision's array sets, downloaded on first use."""
+
+    def read(folder: Path, spec: DataSpec) -> Contents:
+        splits, raw = [], []
+        for train in (True, False):
+            try:
+                found = dataset(str(folder), train=train, download=True)
+            except Exception as error:  # no network, and whatever torchvision's readers raise on a broken file
+                said = " ".join(str(error).split()) or type(error).__name__
+                raise ValueError(f"{spec.name} could not be downloaded ({said}); put {file} into {folder}") from None
+            images, labels = torch.as_tensor(found.data), torch.as_tensor(found.targets).long()
+            if len(images) != len(labels) or labels.min() < 0 or labels.max() >= spec.classes:
+                raise ValueError(f"the files of {spec.name} in {folder} are damaged; remove them, and put {file} there")
+            raw += [images.numpy(), labels.numpy()]  # before resizing, whose rounding is the machine's
+            images = images.permute(0, 3, 1, 2).contiguous() if images.ndim == 4 else images.unsqueeze(1)
+            if images.shape[-1] != spec.size:
+                images = _resized(images, spec.size)
+            splits.append((images, labels))
+        return Contents(spec, *splits, fingerprint_of(raw), tuple(found.classes))
+
+    return read
+
+
+def _describe_folder(folder: Path) -> DataSpec:
+    train = _train_tree(folder)
+    _test_files(folder, train.classes)
+    return _folder_spec(folder, train)
+
+
+def _folder_spec(folder: Path, train: ImageTree) -> DataSpec:
+    name, n_classes, n_images = folder.resolve().name, len(train.classes), len(train.samples)
+    return DataSpec(name, n_classes, 3, 224, IMAGENET_MEAN, IMAGENET_STD, flip=True, train_images=n_images)
+
+
+def _read_folder(folder: Path, spec: DataSpec | None) -> Contents:
+    train = _train_tree(folder)
+    if spec and len(train.classes) != spec.classes:
+        raise ValueError(f"{folder / 'train'} has {len(train.classes)} classes, {spec.name} has {spec.classes}")
+    test, passed_over = _test_files(folder, train.classes)
+    return Contents(
+        spec or _folder_spec(folder, train),
+        train.samples,
+        test,
+        fingerprint_of_files(folder, train.samples, test),
+        tuple(train.classes),
+        passed_over_text(train.passed_over + passed_over),
+    )
+
+
+def _train_tree(folder: Path) -> ImageTree:
+    """The training images, of two classes or more."""
+    train = folder / "train"
+    if not os.path.isdir(train):
+        below = sorted(path.parent for path in folder.glob("*/train")) if os.path.isdir(folder) else []
+        hint = f"; {below[0]} has them: give --data_path {below[0]}" if below else ""
+        raise ValueError(f"no folder {train}: the set wants class folders of images in train/ and in val/{hint}")
+    tree = find_images(train)
+    if len(tree.classes) == 1:
+        (only,) = tree.classes
+        inside = {Path(path).relative_to(train / only).parts[0] for path, _ in tree.samples}
+        deeper = f"; the class folders seem to lie one level deeper, in {train / only}: move them up into {train}"
+        raise ValueError(
+            f"{train} has one class only, '{only}': training needs two or more"
+            + (deeper if len(inside) > 1 and all((train / only / name).is_dir() for name in inside) else "")
+        )
+    return tree
+
+
+def _test_files(folder: Path, classes: list[str]) -> tuple[list[Sample], Counter[str]]:
+    """The images of ``val/``, and what is passed over there.
+
+    Raises:
+        ValueError: their classes are not those of ``train/``.
+    """
+    if os.path.lexists(folder / "val" / ANNOTATIONS):
+        return annotated_samples(folder / "val", classes), Counter()
+    tree = find_images(folder / "val")
+    if tree.classes == ["images"]:
+        raise ValueError(f"{folder / 'val'} has images/ alone: Tiny-ImageNet's {ANNOTATIONS} is missing beside it")
+    if tree.classes != classes:
+        odd = sorted(set(classes) ^ set(tree.classes))
+        raise ValueError(f"train/ and val/ in {folder} differ in the classes {first_ten(odd)}")
+    return tree.samples, tree.passed_over
+
+
+def _fixed(spec: DataSpec, read) -> Source:
+    return Source(lambda folder: spec, read)
+
+
+_CIFAR100 = {"mean": (0.5071, 0.4867, 0.4408), "std": (0.2675, 0.2565, 0.2761)}
+_IMAGENET = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "flip": True}
+_CROP = {"pad": 4, "flip": True}
+
+# A new set is one entry here. CIFAR-10 has ImageNet's mean and std, as in the original program.
+DATASETS: dict[str, Source] = {
+    "digits": _fixed(DataSpec("digits", 10, 1, 32, (0.3054,), (0.3237,), pad=4, train_images=1437), _digits),
+    "mnist": _fixed(
+        DataSpec("mnist", 10, 1, 32, (0.1307,), (0.3081,), train_images=60_000),
+        _torchvision(datasets.MNIST, "MNIST/raw/*-ubyte"),
+    ),
+    "fashion_mnist": _fixed(
+        DataSpec("fashion_mnist", 10, 1, 32, (0.2860,), (0.3530,), pad=4, train_images=60_000),
+        _torchvision(datasets.FashionMNIST, "FashionMNIST/raw/*-ubyte"),
+    ),
+    "cifar10": _fixed(
+        DataSpec("cifar10", 10, 3, 32, IMAGENET_MEAN, IMAGENET_STD, **_CROP, train_images=50_000),
+        _torchvision(datasets.CIFAR10, "cifar-10-python.tar.gz"),
+    ),
+    "cifar100": _fixed(
+        DataSpec("cifar100", 100, 3, 32, **_CIFAR100, **_CROP, train_images=50_000),
+        _torchvision(datasets.CIFAR100, "cifar-100-python.tar.gz"),
+    ),
+    "npz": Source(describe_npz, read_npz, is_folder=True),
+    "folder": Source(_describe_folder, _read_folder, is_folder=True),
+    "imagenet": _fixed(DataSpec("imagenet", 1000, 3, 224, **_IMAGENET, train_images=1_281_167), _read_folder),
+    "imagenet_subset_200": _fixed(DataSpec("imagenet_subset_200", 200, 3, 224, **_IMAGENET), _read_folder),
+    "tiny_imagenet": _fixed(
+        DataSpec("tiny_imagenet", 200, 3, 64, **_IMAGENET, pad=8, train_images=100_000), _read_folder
+    ),
+}

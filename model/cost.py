@@ -1,0 +1,57 @@
+"""What a network costs: parameters and FLOPs of its conv and linear layers, for one image."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Attributes:
+    params: conv and linear weights and biases; not batch-norm's.
+    params_with_bn: every parameter; the paper's sparsity columns count so.
+    flops: 2 per multiply-add of conv and linear layers.
+    widths: out-channels of the convs in order, shortcuts left out.
+    """
+
+    params: int
+    params_with_bn: int
+    flops: int
+    widths: tuple[int, ...]
+
+
+def cost_of(model: nn.Module, channels: int, size: int) -> Cost:
+    """The cost of one image of `channels` × `size` × `size`; the model's state is left as it was.
+
+    Raises:
+        ValueError: the network cannot take such an image.
+    """
+    counted = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    widths = tuple(
+        module.out_channels
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d) and "downsample" not in name
+    )
+    training = model.training
+    model.eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        try:
+            model(example(model, channels, size))
+        except (RuntimeError, AssertionError) as error:  # made for larger images, it pools these to nothing
+            raise ValueError(
+                f"{type(model).__name__} cannot take images of {size} px: {error}".splitlines()[0]
+            ) from None
+    model.train(training)
+    return Cost(
+        params=sum(p.numel() for m in counted for p in m.parameters(recurse=False)),
+        params_with_bn=sum(p.numel() for p in model.parameters()),
+        flops=counter.get_total_flops(),
+        widths=widths,
+    )
+
+
+def example(model: nn.Module, channels: int, size: int) -> torch.Tensor:
+    """One image of zeros where the model is, to trace it with."""
+    return torch.zeros(1, channels, size, size, device=next(model.parameters()).device)

@@ -1,0 +1,121 @@
+"""A network's conv and linear layers in order, each with the address that flags use to name it.
+
+Residual nets: ``0`` for the stem, ``stage.sequence.conv`` for a conv of a block (``2.3.0``), the number of
+the last stage for the classifier. Single-branch nets: the layer's index.
+"""
+
+import re
+from dataclasses import dataclass
+
+from torch import nn
+
+BLOCK_CONV = re.compile(r"layer(?P<stage>\d+)\.(?P<sequence>\d+)\.(?:conv(?P<conv>\d+)|downsample\.0)")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One conv or linear layer.
+
+    Attributes:
+        name: module path, e.g. ``layer2.3.conv1``.
+        address: what ``--skip_layers`` names, e.g. ``2.3.0``, or ``5`` in a single-branch net.
+        entry: the entry of ``--stage_pr`` that gives its ratio: a stage, or the layer's own index.
+        shape: the weight's, (out, in, kh, kw) or (out, in).
+        prunable: the kinds of structured group it can lose, of ``filter`` and ``channel``.
+        in_block: one of a block's convs, which share a ratio: those that cannot be pruned keep all.
+    """
+
+    name: str
+    address: str
+    entry: int
+    shape: tuple[int, ...]
+    prunable: frozenset[str]
+    in_block: bool = False
+
+
+def is_residual(layers: list[Layer]) -> bool:
+    return any(layer.in_block for layer in layers)
+
+
+def layers_of(model: nn.Module) -> list[Layer]:
+    """All conv and linear layers of `model`, in order.
+
+    Raises:
+        ValueError: the network is of a form whose layers have no addresses.
+    """
+    modules = {n: m for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+    if any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in modules.values()):
+        raise ValueError(f"{type(model).__name__} with grouped convs cannot be pruned; {_which_can()}")
+    if _is_single_branch(model, modules):
+        return _chain(modules)
+    if any(BLOCK_CONV.fullmatch(name) for name in modules):
+        return _blocks(modules)
+    raise ValueError(f"layers of {type(model).__name__} have no addresses to prune by; {_which_can()}")
+
+
+def _is_single_branch(model: nn.Module, layers: dict[str, nn.Module]) -> bool:
+    """Whether all `layers` lie in ``nn.Sequential`` containers of the network, so that each reads the one before.
+
+    Blocks with branches are modules of a type of their own; none of torchvision's branched networks passes.
+    """
+    containers = {name.rpartition(".")[0] for name in layers}
+    while containers - {""}:
+        if not all(type(model.get_submodule(name)) is nn.Sequential for name in containers if name):
+            return False
+        containers = {name.rpartition(".")[0] for name in containers if name}
+    return True
+
+
+def _which_can() -> str:
+    return "residual nets (resnet*, wide_resnet*) and single-branch nets (vgg*, alexnet, lenet5*, mlp_*) can"
+
+
+def _chain(modules: dict[str, nn.Module]) -> list[Layer]:
+    """Every layer may lose filters but the last, and channels but the first.
+
+    A linear layer that reads flattened maps has several columns per filter before it: no channel of its own.
+    """
+    layers = []
+    last = len(modules) - 1
+    for index, (name, module) in enumerate(modules.items()):
+        shape = tuple(module.weight.shape)
+        reads_whole_filters = index > 0 and layers[-1].shape[0] == shape[1]
+        prunable = set()
+        if index < last:
+            prunable.add("filter")
+        if reads_whole_filters:
+            prunable.add("channel")
+        layers.append(Layer(name, str(index), index, shape, frozenset(prunable)))
+    return layers
+
+
+def _blocks(modules: dict[str, nn.Module]) -> list[Layer]:
+    """Within a block, all convs but the last may lose filters, all but the first channels; shortcuts neither.
+
+    So every sum over branches keeps its width.
+    """
+    matches = {name: BLOCK_CONV.fullmatch(name) for name in modules}
+    stages = max(int(match["stage"]) for match in matches.values() if match)
+    last_conv: dict[tuple[str, str], str] = {}
+    for match in matches.values():
+        if match and match["conv"]:
+            block = (match["stage"], match["sequence"])
+            last_conv[block] = max(last_conv.get(block, "1"), match["conv"])
+
+    layers = []
+    for name, module in modules.items():
+        shape, match = tuple(module.weight.shape), matches[name]
+        if not match:  # the stem comes before any block, the classifier after all
+            entry = 0 if not layers else stages + 1
+            layers.append(Layer(name, str(entry), entry, shape, frozenset()))
+            continue
+        block = (match["stage"], match["sequence"])
+        stage, conv = int(match["stage"]), match["conv"]
+        prunable = set()
+        if conv and conv != last_conv[block]:
+            prunable.add("filter")
+        if conv and conv != "1":
+            prunable.add("channel")
+        place = str(int(conv) - 1) if conv else "shortcut"
+        layers.append(Layer(name, f"{stage}.{block[1]}.{place}", stage, shape, frozenset(prunable), in_block=True))
+    return layers

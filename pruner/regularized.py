@@ -1,0 +1,292 @@
+"""What GReg-1, GReg-2 and FixReg share: penalties, their updates, gaps, and the state of each layer.
+
+Near a minimum with diagonal Hessian h, raising λ by δ moves the optimum to ŵ = w / (1 + δ/h): weights of high
+curvature shrink less, so that an even penalty tells them apart by magnitude.
+
+Source: paper, section 3.3.
+"""
+
+import hashlib
+import logging
+
+import torch
+from torch import Tensor, nn
+
+from . import groups, l1
+from .base import Pruner, Setting
+from .plan import Plan
+from .schedule import Schedule
+
+log = logging.getLogger(__name__)
+
+
+class RegularizedLayer:
+    """A layer that loses groups: its penalties, its pick and how far it has come.
+
+    Attributes:
+        updates: number of penalty updates so far; λ follows from it alone.
+        kept: bool (groups,), or None while nothing is picked.
+        gap: running average of the gap, a scalar tensor, or None before the first.
+        penalty: λ per group, (groups,), of the weight's dtype.
+    """
+
+    def __init__(self, name: str, weight: nn.Parameter, kind: str, n_pruned: int):
+        self.name, self.weight, self.kind, self.n_pruned = name, weight, kind, n_pruned
+        self.updates, self.finished = 0, False
+        self.kept: Tensor | None = None
+        self.gap: Tensor | None = None
+        self.penalty = torch.zeros(groups.count(weight.shape, kind), dtype=weight.dtype, device=weight.device)
+
+    def scores(self) -> Tensor:
+        return groups.scores(self.weight, self.kind)
+
+    def average_gap(self, new: Tensor) -> None:
+        """0.9 old + 0.1 new; the first value is taken as it is.
+
+        Source: the original; the paper says only "when the magnitude gap is large enough" (section 3.3).
+        """
+        self.gap = new if self.gap is None else 0.9 * self.gap + 0.1 * new
+
+    def set_penalty(self, pruned: float, kept: float) -> None:
+        self.penalty.fill_(pruned)
+        if self.kept is not None and kept != pruned:
+            self.penalty.masked_fill_(self.kept, kept)
+
+
+class _PendingGaps:
+    """Gaps on their way from the device to the host.
+
+    Attributes:
+        step, layers: of which update they are, and of what.
+        gaps: one per layer, (layers,).
+    """
+
+    def __init__(self, step: int, layers: list[RegularizedLayer], gaps: Tensor):
+        self.step, self.layers, self._gaps, self._arrived = step, layers, gaps, None
+        if gaps.is_cuda:
+            self._gaps = torch.empty(gaps.shape, dtype=gaps.dtype, pin_memory=True).copy_(gaps, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+
+    @property
+    def gaps(self) -> Tensor:
+        """Waits for the device where they have not arrived yet."""
+        if self._arrived:
+            self._arrived.synchronize()
+        return self._gaps
+
+    def state_dict(self) -> dict:
+        return {"step": self.step, "layers": [layer.name for layer in self.layers], "gaps": self.gaps}
+
+
+class GReg(Pruner):
+    """What both methods share: updates every K_u steps, the extra gradient λw, and K_s steps of standing still.
+
+    Args:
+        l1_picks: what L1 keeps of the starting weights (or another run kept): layer name -> bool (groups,).
+        comparison: how that compares with L1's own choice, where it is inherited.
+        block_loss_grad: the penalty replaces the loss's gradient instead of adding to it.
+
+    Attributes:
+        milestones: what has happened -> the step at which it did.
+    """
+
+    prunes = True
+    has_prune_phase = True
+    gap_kinds = ("filter", "channel")  # the original follows no gap of single weights; nor do they end by it
+
+    @classmethod
+    def schedule(cls, options, plan: Plan) -> Schedule:
+        return Schedule(
+            update_every_steps=options.update_reg_interval,
+            stabilize_steps=options.stabilize_reg_interval,
+            grow=options.reg_granularity_prune,
+            grow_pick=options.reg_granularity_pick,
+            limit=options.reg_upper_limit,
+            limit_pick=options.reg_upper_limit_pick,
+            keep=options.reg_granularity_recover,
+            gap_limit=options.mag_ratio_limit,
+            picks_later=cls.picks_later,
+            empty=not plan.pruned,
+        )
+
+    @classmethod
+    def build(cls, options, setting: Setting) -> "GReg":
+        schedule = cls.schedule(options, setting.plan)
+        picks, comparison = cls._l1(options, setting)
+        return cls(setting.model, setting.plan, schedule, picks, options.block_loss_grad, comparison)
+
+    @classmethod
+    def _l1(cls, options, setting: Setting) -> tuple[dict[str, Tensor], l1.Comparison]:
+        return l1.picks(options, setting)
+
+    def __init__(
+        self,
+        model: nn.Module,
+        plan: Plan,
+        schedule: Schedule,
+        l1_picks: dict[str, Tensor],
+        block_loss_grad: bool = False,
+        comparison: l1.Comparison | None = None,
+    ):
+        self.schedule, self.kind = schedule, plan.kind
+        self.layers = [
+            RegularizedLayer(name, model.get_submodule(name).weight, plan.kind, n_pruned)
+            for name, n_pruned in plan.pruned.items()
+        ]
+        # Views, made once: the penalties are filled in place.
+        self._spread = [groups.spread(layer.penalty, layer.weight.shape, plan.kind) for layer in self.layers]
+        self._l1_picks, self._comparison = l1_picks, comparison or {}
+        self.milestones: dict[str, int] = {}
+        self._blocked = [model.get_submodule(p.layer.name).weight for p in plan.layers] if block_loss_grad else []
+        self.decisions = 0
+        # On a GPU gaps are read at the next update, when they have long been there: nobody waits for the device,
+        # and since nothing grows in between, λ and picks are the same. A short stabilising phase leaves no time.
+        on_gpu = any(layer.weight.is_cuda for layer in self.layers)
+        self.reads_late = on_gpu and schedule.stabilize_steps >= schedule.update_every_steps
+        self._pending: _PendingGaps | None = None
+        self._step = -1
+        self._finished_at: int | None = None  # T, the step at whose update the last layer finished
+
+    @property
+    def phase(self) -> str:
+        """``update`` while λ grows, ``stabilise`` while it stands still."""
+        return "update" if self._finished_at is None else "stabilise"
+
+    @property
+    def finished(self) -> bool:
+        if self._finished_at is None:
+            return False
+        return self._step - self._finished_at >= self.schedule.stabilize_steps
+
+    def before_step(self, step: int) -> None:
+        self._step = step
+        if self.phase == "update" and step % self.schedule.update_every_steps == 0:
+            self._read_gaps()
+            if self.phase == "update":
+                self._update(step)
+
+    @torch.no_grad()
+    def _update(self, step: int) -> None:
+        """Raise λ, then see which layers have had enough.
+
+        Source: paper, sections 3.2 and 3.3; the gap as a second way to finish follows the original: of layers that
+        have picked. Before that a wide gap ends nothing: a layer with dead filters has an infinite one from the start.
+        """
+        growing = [layer for layer in self.layers if not layer.finished]
+        for layer in growing:
+            layer.updates += 1
+            self._grow(layer, step)
+        picked = [layer for layer in growing if layer.kept is not None]
+        if picked and self.kind in self.gap_kinds:
+            self._pending = _PendingGaps(step, picked, torch.stack([layer.gap for layer in picked]))
+            if not self.reads_late:
+                self._read_gaps()
+        for layer in growing:
+            if not layer.finished and layer.updates >= self.schedule.updates_to_finish:
+                layer.finished = True
+                self.decisions += 1
+        self._stop_if_all_finished(step)
+
+    def _read_gaps(self) -> None:
+        """End the layers whose gaps were wide at the last update that was made."""
+        if self._pending is None:
+            return
+        step, layers, gaps = self._pending.step, self._pending.layers, self._pending.gaps.tolist()
+        self._pending = None
+        for layer, wide in zip(layers, self._wide(gaps), strict=True):
+            if wide and not layer.finished:
+                layer.finished = True
+                self.decisions += 1
+        self._stop_if_all_finished(step)
+
+    def _stop_if_all_finished(self, step: int) -> None:
+        if self._finished_at is None and all(layer.finished for layer in self.layers):
+            self._finished_at = self.milestones["λ stops"] = step
+            self.decisions += 1
+            log.info("step %d: penalties stand still for %d steps", step, self.schedule.stabilize_steps)
+
+    def _grow(self, layer: RegularizedLayer, step: int) -> None:
+        raise NotImplementedError
+
+    def _wide(self, gaps: list[float]) -> list[bool]:
+        """For each growing layer that has picked, whether its gap ends it."""
+        raise NotImplementedError
+
+    def _set_penalty(self, layer: RegularizedLayer) -> None:
+        schedule = self.schedule
+        layer.set_penalty(float(schedule.penalty(layer.updates)), float(schedule.penalty_kept(layer.updates)))
+
+    @torch.no_grad()
+    def after_backward(self) -> None:
+        """Add the penalty's gradient, λ_g·w, to the loss's; weight decay comes on top in the optimiser.
+
+        Source: paper, section 3.2: an L2 penalty ½·λ_g·w² whose factor grows.
+        """
+        for weight in self._blocked:
+            weight.grad.zero_()
+        if self.layers:
+            weights = [layer.weight for layer in self.layers]
+            torch._foreach_addcmul_([weight.grad for weight in weights], weights, self._spread)
+
+    def kept(self) -> dict[str, Tensor]:
+        return {layer.name: layer.kept for layer in self.layers}
+
+    def report(self) -> dict[str, float]:
+        """The largest λ of the net, and each layer's gap, for the log."""
+        penalties = {"lambda": max((layer.penalty.max().item() for layer in self.layers), default=0.0)}
+        return penalties | {f"gap/{name}": gap for name, gap in self.gaps().items()}
+
+    def comparison(self) -> l1.Comparison:
+        return self._comparison
+
+    def gaps(self) -> dict[str, float]:
+        """Layer name -> running average of the gap."""
+        return {layer.name: layer.gap.item() for layer in self.layers if layer.gap is not None}
+
+    def scores(self) -> dict[str, Tensor]:
+        return {layer.name: layer.scores() for layer in self.layers}
+
+    def fingerprint(self) -> int:
+        digest = hashlib.sha256(str(self._finished_at).encode())
+        for layer in self.layers:
+            digest.update(f"{layer.name} {layer.updates} {layer.finished}".encode())
+            if layer.kept is not None:
+                digest.update(layer.kept.cpu().numpy().tobytes())
+        return int.from_bytes(digest.digest()[:8], "big") >> 2
+
+    def state_dict(self) -> dict:
+        """The state as it is, gaps that are still to be read included: saving decides nothing."""
+        layers = {
+            layer.name: {
+                "updates": layer.updates,
+                "finished": layer.finished,
+                "kept": layer.kept,
+                "gap": layer.gap,
+            }
+            for layer in self.layers
+        }
+        return {
+            "step": self._step,
+            "decisions": self.decisions,
+            "finished_at": self._finished_at,
+            "layers": layers,
+            "pending": self._pending.state_dict() if self._pending else None,
+            "l1_picks": self._l1_picks,
+            "comparison": self._comparison,
+            "milestones": self.milestones,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        self._step, self._finished_at, self.decisions = state["step"], state["finished_at"], state["decisions"]
+        self._comparison, self.milestones = dict(state["comparison"]), dict(state["milestones"])
+        self._l1_picks = {name: mask.to(self._l1_picks[name].device) for name, mask in state["l1_picks"].items()}
+        for layer in self.layers:
+            for key, value in state["layers"][layer.name].items():
+                setattr(layer, key, value.to(layer.weight.device) if isinstance(value, Tensor) else value)
+            self._set_penalty(layer)
+        pending = state.get("pending")  # older checkpoints have none: what was to be read was read before saving
+        by_name = {layer.name: layer for layer in self.layers}
+        self._pending = pending and _PendingGaps(
+            pending["step"], [by_name[name] for name in pending["layers"]], pending["gaps"]
+        )

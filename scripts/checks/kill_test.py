@@ -1,0 +1,261 @@
+#!/usr/bin/env python3
+"""Kill runs and compare what they come to with runs left alone: python scripts/checks/kill_test.py --kills 100
+
+Each combination of method and group is run once undisturbed; then the same command, with --resume_path auto, is
+killed again and again at random moments of every stage (the start, update, stabilise, the cut, fine-tuning) until it
+has had its kills, and left to end. Survived are the kills of runs whose weights, masks, report (but for times) and
+logs of accuracy, order and magnitude are the same to the last bit. Of two runs one is killed by SIGKILL, on images in
+memory (scikit-learn's digits at 16 px); the other by SIGTERM or SIGHUP to its process group, on image files (64 px, two
+data workers), with no checkpoint but those that the signals cause.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+KILLS = {"arrays": (signal.SIGKILL,), "files": (signal.SIGTERM, signal.SIGHUP)}
+COMBINATIONS = tuple(itertools.product(("L1", "GReg-1", "GReg-2"), ("filter", "weight")))
+STAGES = ("start", "update", "stabilise", "cut", "fine-tuning")
+STABILISE_FROM = {"GReg-1": 40, "GReg-2": 60}
+OF_THE_PROCESS = ("seconds", "images_per_second", "run_dir", "run_id")  # of a report: not the same in any two runs
+
+
+@dataclass
+class Outcome:
+    """What came of one run that was killed: how often in which stage, and where it differs from the one left alone."""
+
+    kills: Counter = field(default_factory=Counter)
+    differences: list[str] = field(default_factory=list)
+    exit_code: int = 0
+
+    @property
+    def survived(self) -> bool:
+        return not self.exit_code and not self.differences
+
+
+def write_images(folder: Path) -> None:
+    """800 images to train on and 200 to test, 16×16."""
+    import numpy as np
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    images = (images / 16 * 255).astype(np.uint8).reshape(-1, 8, 8, 1).repeat(2, 1).repeat(2, 2)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, part in (("train", slice(0, 800)), ("test", slice(800, 1000))):
+        np.savez(folder / f"{name}.npz", images=images[part], labels=labels[part])
+
+
+def write_image_files(folder: Path) -> None:
+    """400 JPEG files to train on and 200 to test, 64×64, in the 200 classes of Tiny-ImageNet's layout."""
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for part, n in (("train", 2), ("val", 1)):
+        for label in range(200):
+            place = folder / "tiny_imagenet" / part / f"n{label:03}"
+            place.mkdir(parents=True, exist_ok=True)
+            for i in range(n):
+                pixels = rng.integers(0, 56, (64, 64, 3)) + label
+                Image.fromarray(pixels.astype(np.uint8)).save(place / f"{i}.JPEG")
+
+
+def command(images: Path, method: str, kind: str, stored: str = "arrays") -> list[str]:
+    """A run of some seconds that passes through every stage.
+
+    Args:
+        stored: ``arrays`` or ``files``.
+    """
+    data, interval = ("npz", 7) if stored == "arrays" else ("tiny_imagenet --workers 2", 100_000)
+    words = f"""--dataset {data} --data_path {images} --arch resnet20 --method {method} --wg {kind} --seed 1
+        --allow_untrained --stage_pr [0,0.5,0.5,0.5,0] --device cpu --epochs 3 --batch_size 64 --lr_ft 0:0.05,2:0.01
+        --save_interval {interval} --print_freq 1 --val_fraction 0.1"""
+    if method != "L1":
+        words += """ --batch_size_prune 16 --lr_prune 0.01 --update_reg_interval 2 --reg_granularity_prune 0.05
+            --reg_granularity_pick 0.001 --reg_upper_limit 1.0 --stabilize_reg_interval 40 --print_interval 1
+            --test_interval 10 --plot_interval 8 --save_order_log"""
+        words += " --save_mag_reg_log" if kind == "filter" else ""
+    return [sys.executable, str(ROOT / "main.py"), *words.split()]
+
+
+def run_alone(words: list[str], cwd: Path) -> Path:
+    """Returns the run's directory."""
+    cwd.mkdir(parents=True, exist_ok=True)
+    subprocess.run(words, cwd=cwd, check=True, capture_output=True)
+    return run_dir_in(cwd)
+
+
+def seconds_to_start() -> float:
+    """From the start of a process to its first words."""
+    began = time.monotonic()
+    subprocess.run([sys.executable, str(ROOT / "main.py"), "--help"], check=True, capture_output=True)
+    return time.monotonic() - began
+
+
+def run_dir_in(cwd: Path) -> Path | None:
+    return next(iter(cwd.glob("Experiments/*")), None)
+
+
+def logged(cwd: Path) -> list[str]:
+    """Lines of the log of the run in `cwd`, if there is one."""
+    run_dir = run_dir_in(cwd)
+    log = run_dir and run_dir / "log" / "log.txt"
+    return log.read_text().splitlines() if log and log.exists() else []
+
+
+def stage_of(lines: list[str], method: str) -> str:
+    """How far a process has come, by what it has logged."""
+    for line in reversed(lines):
+        if "fine-tune  step" in line or "epoch " in line or "cut: test" in line:
+            return "fine-tuning"
+        step = re.search(r"prune  step (\d+)/(\d+)  loss", line)
+        if step:
+            if step[1] == step[2]:
+                return "cut"
+            return "update" if int(step[1]) < STABILISE_FROM[method] else "stabilise"
+    return "start"
+
+
+def targets_for(method: str, kills: int, dice: random.Random) -> list[str]:
+    """Stages to kill in, in the order that a run comes to them."""
+    stages = STAGES if method != "L1" else ("start", "fine-tuning")
+    return sorted(dice.choices(stages, k=kills), key=STAGES.index)
+
+
+def run_killed(
+    words: list[str],
+    cwd: Path,
+    method: str,
+    targets: list[str],
+    dice: random.Random,
+    signals: Sequence[signal.Signals] = KILLS["arrays"],
+) -> Outcome:
+    """Start `words` in `cwd`, kill its process group in the stages `targets` one after the other, and let it end."""
+    cwd.mkdir(parents=True, exist_ok=True)
+    targets, starting = list(targets), seconds_to_start()
+    outcome = Outcome()
+    while True:
+        target = targets.pop(0) if targets else None
+        begun = len(logged(cwd))
+        process = subprocess.Popen(
+            [*words, "--resume_path", "auto"], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            process_group=0,
+        )  # fmt: skip
+        if target is None:
+            said, _ = process.communicate()
+            outcome.exit_code = process.returncode
+            if process.returncode:
+                outcome.differences.append(said.strip().splitlines()[-1])
+            return outcome
+        stage = "start"
+        while process.poll() is None:
+            stage = stage_of(logged(cwd)[begun:], method)
+            if STAGES.index(stage) >= STAGES.index(target):
+                time.sleep(dice.uniform(0, starting if target == "start" else 0.6))
+                break
+            time.sleep(0.005)
+        sent = dice.choice(signals)
+        if process.poll() is None:
+            os.killpg(process.pid, sent)
+            outcome.kills[stage_of(logged(cwd)[begun:], method)] += 1
+        said, _ = process.communicate()
+        # A signal that comes while the program is still being imported ends it as it ends any program.
+        if process.returncode not in (0, -sent, 128 + sent) or "Traceback" in said:
+            outcome.exit_code = process.returncode
+            last = (said.strip().splitlines() or [""])[-1]
+            outcome.differences.append(f"exit code {process.returncode} after {sent.name}: {last}")
+            return outcome
+
+
+def differences(alone: Path, killed: Path) -> list[str]:
+    """What two runs' directories do not agree in."""
+    import numpy as np
+    import torch
+
+    found = []
+    names = {path.name for run in (alone, killed) for path in run.glob("weights/*.pth")} - {"checkpoint_previous.pth"}
+    for name in sorted(names):
+        one, other = (
+            torch.load(run / "weights" / name, weights_only=True) if (run / "weights" / name).exists() else {}
+            for run in (alone, killed)
+        )
+        for part in ("model", "masks", "kept"):
+            values = [state.get(part, {}) for state in (one, other)]
+            if values[0].keys() != values[1].keys() or any(
+                not torch.equal(value, values[1][key]) for key, value in values[0].items()
+            ):
+                found.append(f"{part} of {name}")
+    for name in sorted({path.name for run in (alone, killed) for path in run.glob("log/*.csv")}):
+        if len({(run / "log" / name).read_bytes() for run in (alone, killed)}) > 1:
+            found.append(name)
+    for path in alone.glob("log/*.npz"):
+        with np.load(path) as one, np.load(killed / "log" / path.name) as other:
+            if any(not np.array_equal(one[key], other[key]) for key in one.files):
+                found.append(path.name)
+    reports = [json.loads((run / "log" / "report.json").read_text()) for run in (alone, killed)]
+    found += [
+        f"report: {key}" for key in reports[0] if key not in OF_THE_PROCESS and reports[0][key] != reports[1][key]
+    ]
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=100, help="stop after so many (default: 100)")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so long (default: never)")
+    parser.add_argument("--each", type=int, default=6, help="kills per run (default: 6)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
+    parser.add_argument("--keep", type=Path, help="do it in this folder, and leave it there")
+    asked = parser.parse_args()
+    signal.signal(signal.SIGHUP, lambda *_: None)  # under nohup the runs would inherit that it is ignored
+    work = asked.keep or Path(tempfile.mkdtemp(prefix="kill_test_"))
+    dice, began = random.Random(asked.seed), time.monotonic()
+    write_images(work / "arrays")
+    write_image_files(work / "files")
+    alone: dict[tuple[str, str, str], Path] = {}
+    stages, survived, lost = Counter(), 0, 0
+    for n in itertools.count():
+        if survived + lost >= asked.kills or time.monotonic() - began > 60 * asked.minutes:
+            break
+        (method, kind), stored = COMBINATIONS[n // 2 % len(COMBINATIONS)], list(KILLS)[n % 2]
+        words = command(work / stored, method, kind, stored)
+        if (method, kind, stored) not in alone:
+            alone[method, kind, stored] = run_alone(words, work / f"alone_{method}_{kind}_{stored}")
+        cwd = work / f"killed_{n}_{method}_{kind}_{stored}"
+        outcome = run_killed(words, cwd, method, targets_for(method, asked.each, dice), dice, KILLS[stored])
+        if not outcome.exit_code:
+            outcome.differences += differences(alone[method, kind, stored], run_dir_in(cwd))
+        kills = sum(outcome.kills.values())
+        stages += outcome.kills
+        survived, lost = (survived + kills, lost) if outcome.survived else (survived, lost + kills)
+        where = ", ".join(f"{stage} {outcome.kills[stage]}" for stage in STAGES if outcome.kills[stage])
+        print(
+            f"{method} {kind} {stored}: {kills} kills ({where}): "
+            f"{'the same' if outcome.survived else outcome.differences}   "
+            f"so far {survived} survived, {lost} lost, {(time.monotonic() - began) / 60:.1f} min",
+            flush=True,
+        )
+        if outcome.survived and not asked.keep:
+            shutil.rmtree(cwd)
+    print(f"kills survived {survived}, lost {lost}; by stage: {dict(stages)}")
+    if not asked.keep and not lost:
+        shutil.rmtree(work)
+    return 1 if lost else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

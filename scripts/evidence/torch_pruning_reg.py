@@ -1,0 +1,117 @@
+#!/usr/bin/env python3
+"""main.py with one method more, ``Torch-Pruning``: that library's GrowingReg, for comparison on equal terms.
+
+Same base, same data, same ratios in the same layers, same cut and report; whose penalties grow, by how much and what
+goes at the end are the library's. Its own benchmarks take 100 updates (one an epoch) of 1e-5 from 1e-4 on, at learning
+rate 0.01 (a tenth of it from epoch 60, a hundredth from 80) without weight decay, and rank all layers together; here
+the rate is constant and each layer loses its ratio. Spread over other numbers of steps, that is
+
+    python scripts/evidence/torch_pruning_reg.py --method Torch-Pruning --reg_granularity_prune 1e-5 \\
+        --reg_upper_limit 0.00099 --lr_prune 0.01 --wd 0 --stabilize_reg_interval 0 --update_reg_interval N …
+
+In one process: with several GPUs visible, name one (--gpu).
+"""
+
+import sys
+import warnings
+from pathlib import Path
+
+if __name__ == "__main__":  # run as a file, from anywhere
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch
+import torch_pruning as tp
+from torch import Tensor, nn
+
+from pruner import PRUNERS, Plan, Pruner, Schedule, Setting, groups
+from pruner.greg import GReg1
+
+STARTING_REG = 1e-4  # what its benchmarks begin with
+
+
+class TorchPruning(Pruner):
+    """Every channel of the layers that lose some is pressed, the weaker the more; the weakest go.
+
+    Source: torch_pruning.pruner.GrowingRegPruner, with the importance of its benchmarks.
+    """
+
+    prunes = has_prune_phase = True
+    ignores = ("reinit", "pick_pruned", "inherit_pruned")
+
+    def __init__(self, model: nn.Module, plan: Plan, schedule: Schedule, grow: float, example: Tensor):
+        self._model, self._plan, self._schedule, self._step, self._updates = model, plan, schedule, -1, 0
+        names = {module: name for name, module in model.named_modules()}
+        others = [m for m, name in names.items() if isinstance(m, (nn.Conv2d, nn.Linear)) and name not in plan.pruned]
+        training = model.training
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._peer = tp.pruner.GrowingRegPruner(
+                model, example, tp.importance.GroupMagnitudeImportance(p=2), reg=STARTING_REG, delta_reg=grow,
+                ignored_layers=others,
+            )  # fmt: skip
+        model.train(training)
+        self._groups = {names[group[0].dep.target.module]: group for group in self._peer._groups}
+
+    @classmethod
+    def schedule(cls, options, plan: Plan) -> Schedule:
+        return GReg1.schedule(options, plan)
+
+    @classmethod
+    def check(cls, plan: Plan) -> None:
+        if plan.kind != "filter":
+            raise ValueError("--method Torch-Pruning removes filters; leave --wg at filter")
+
+    @classmethod
+    def build(cls, options, setting: Setting) -> "TorchPruning":
+        schedule = cls.schedule(options, setting.plan)
+        return cls(setting.model, setting.plan, schedule, float(options.reg_granularity_prune), setting.example)
+
+    @property
+    def phase(self) -> str:
+        return "update" if self._updates < self._schedule.updates_to_finish else "stabilise"
+
+    @property
+    def finished(self) -> bool:
+        return self._step >= self._schedule.cut_after_step
+
+    @torch.no_grad()
+    def before_step(self, step: int) -> None:
+        self._step = step
+        if self.phase == "update" and step % self._schedule.update_every_steps == 0:
+            self._peer.update_reg()
+            self._updates += 1
+
+    @torch.no_grad()
+    def after_backward(self) -> None:
+        self._peer.regularize(self._model)
+
+    def kept(self) -> dict[str, Tensor]:
+        importance = self._peer.estimate_importance
+        return {name: groups.keep(importance(self._groups[name]), n) for name, n in self._plan.pruned.items()}
+
+    def gaps(self) -> dict[str, float]:
+        """Between what stays and what goes, at this moment; GReg's is a running average."""
+        scores = self.scores()
+        return {name: groups.gap(scores[name], kept).item() for name, kept in self.kept().items()}
+
+    def scores(self) -> dict[str, Tensor]:
+        return {name: groups.scores(self._model.get_submodule(name).weight, "filter") for name in self._plan.pruned}
+
+    def report(self) -> dict[str, float]:
+        return {"lambda": max(reg.max().item() for reg in self._peer.group_reg.values())}
+
+    def state_dict(self) -> dict:
+        reg = {name: self._peer.group_reg[group] for name, group in self._groups.items()}
+        return {"step": self._step, "updates": self._updates, "reg": reg}
+
+    def load_state_dict(self, state: dict) -> None:
+        self._step, self._updates = state["step"], state["updates"]
+        for name, group in self._groups.items():
+            self._peer.group_reg[group] = state["reg"][name]
+
+
+if __name__ == "__main__":
+    PRUNERS["Torch-Pruning"] = TorchPruning
+    from main import main  # after the method is there to choose
+
+    sys.exit(main())

@@ -1,7 +1,0 @@
-#!/usr/bin/env bash
-# Table 1, ResNet56 on CIFAR-10, ratio 0.925, GReg-1.
-# Published: base 93.36, pruned 88.39±0.15 (3 runs), speedup 14.76x, sparsity 93.43 %.
-# Written by make_paper_scripts.py; flags given to this script are added to the command.
-set -euo pipefail
-cd "$(dirname "$0")/.."
-python main.py --method GReg-1 -a resnet56 --dataset cifar10 --wd 0.0005 --lr_ft 0:0.01,60:0.001,90:0.0001 --epochs 120 --base_model_path 'Experiments/*scratch__resnet56__cifar10*/weights/checkpoint_best.pth' --batch_size_prune 128 --batch_size 128 --update_reg_interval 10 --stabilize 10000 --stage_pr '[0,0.925,0.925,0.925,0]' --project GReg-1__resnet56__cifar10__pr0.925 --screen "$@"

@@ -1,7 +1,0 @@
-#!/usr/bin/env bash
-# Table 2, ResNet56 on CIFAR-10.
-# Published: base 93.36, pruned 93.18, speedup 2.55x.
-# Written by make_paper_scripts.py; flags given to this script are added to the command.
-set -euo pipefail
-cd "$(dirname "$0")/.."
-python main.py --method GReg-1 -a resnet56 --dataset cifar10 --wd 0.0005 --lr_ft 0:0.01,60:0.001,90:0.0001 --epochs 120 --base_model_path 'Experiments/*scratch__resnet56__cifar10*/weights/checkpoint_best.pth' --batch_size_prune 128 --batch_size 128 --update_reg_interval 10 --stabilize 10000 --stage_pr '[0,0.75,0.75,0.32,0]' --project GReg-1__resnet56__cifar10__2.55x_pr0.750.32 --screen "$@"

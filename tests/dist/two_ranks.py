@@ -1,0 +1,104 @@
+"""What each of two processes finds; run under torchrun by test_distributed.py, which reads rank<N>.pt."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch
+import torch.nn.functional as F
+
+from data import Data, DataSpec
+from data.in_memory import ArraySplit
+from model import build_model
+from pruner import PRUNERS, Pruner, Setting, make_plan
+from pruner.layers import layers_of
+from utils.config.options import parse
+from utils.dist import process_group
+from utils.engine.train import evaluate, prune_phase, train_step
+from utils.reporting.run_dir import Run
+
+CPU = torch.device("cpu")
+GREG2 = """--dataset digits --arch resnet20 --method GReg-2 --seed 0 --batch_size_prune 8 --lr_prune 0.05
+    --update_reg_interval 1 --reg_granularity_pick 0.002 --reg_granularity_prune 0.2 --stabilize_reg_interval 2
+    --stage_pr [0,0.5,0.5,0.5,0]"""
+
+
+def images_of(n: int, size: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (n, 1, size, size), generator=generator, dtype=torch.uint8), torch.arange(n) % 6
+
+
+def data_of(n: int, size: int, shard) -> Data:
+    spec = DataSpec("made", 6, 1, size, (0.5,), (0.25,), pad=2)
+    return Data(spec, *(ArraySplit(*images_of(n, size), spec, CPU) for _ in range(2)), seed=0, shard=shard)
+
+
+def grown(data: Data) -> tuple[torch.nn.Module, Pruner]:
+    """A network with batch-norm after GReg-2's prune phase."""
+    options, _ = parse(GREG2.split())
+    torch.manual_seed(0)
+    model = build_model("resnet20", 6, 1, 16)
+    plan = make_plan(layers_of(model), options.stage_pr, "", "filter")
+    pruner = PRUNERS["GReg-2"].build(options, Setting(model, plan, None, lambda *_: 0.0, torch.zeros(1, 1, 16, 16)))
+    prune_phase(model, data, pruner, Run(options), pruner.schedule.cut_after_step + 1)
+    return model, pruner
+
+
+def gradients_of_a_short_batch(data: Data) -> dict[str, torch.Tensor]:
+    """Of a network without batch-norm, after the third step of an epoch of 11 images in batches of 4."""
+    torch.manual_seed(0)
+    model = build_model("lenet5", 6, 1, 32)
+    net = process_group.wrap(model)
+    optimizer = torch.optim.SGD(model.parameters(), 0.0)
+    for step, (images, labels) in zip(range(3), data.train_batches(4, "x"), strict=False):
+        share = process_group.share_of_loss(min(4, 11 - 4 * step))
+        train_step(net, images, labels, optimizer, Pruner(), step, share)
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+def disagreement() -> str:
+    """What is said where the processes have decided differently, at the step after."""
+    agreement = process_group.Agreement()
+    agreement.exchange(0, False, 7)
+    agreement.exchange(0, False, 7 + process_group.shard().rank)
+    try:
+        agreement.exchange(0, False, 7)
+    except process_group.Disagreement as error:
+        return str(error)
+    return "nothing"
+
+
+def told_of_a_signal() -> list[tuple[int, bool]]:
+    """What both hear when the second was sent signal 15 at the second of four steps."""
+    agreement = process_group.Agreement()
+    second = process_group.shard().rank == 1
+    heard = [agreement.exchange(15 * (second and step == 1), second and step == 2, 1) for step in range(4)]
+    return [*heard, agreement.close(0)]
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    process_group.join(CPU)
+    shard = process_group.shard()
+    model, pruner = grown(data_of(20, 16, shard))
+    torch.manual_seed(0)
+    plain = build_model("lenet5", 6, 1, 32)
+    found = {
+        "of": shard.of,
+        "model": model.state_dict(),
+        "fingerprint": pruner.fingerprint(),
+        "penalties": {layer.name: layer.penalty for layer in pruner.layers},
+        "kept": pruner.kept(),
+        "gradients": gradients_of_a_short_batch(data_of(11, 32, shard)),
+        "accuracy": evaluate(plain, data_of(11, 32, shard).test_batches()),
+        "disagreement": disagreement() if shard.of > 1 else "",
+        "signal": told_of_a_signal(),
+        "loss": F.cross_entropy(torch.zeros(1, 6), torch.zeros(1).long()).item(),
+    }
+    torch.save(found, folder / f"rank{shard.rank}of{shard.of}.pt")
+    process_group.leave()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,904 @@
+import csv
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from helpers import PRUNE_STEPS, ROOT, SHORT_GREG, run_program, short_phase, write_image_folder, write_npz_set
+
+import main
+from model import load_pruned
+from pruner import PRUNERS
+from utils.config.options import parse
+from utils.engine import precision
+from utils.pipeline import cut, latency
+
+RESIDUAL, SINGLE_BRANCH = ("resnet20", "[0,0.5,0.25,0.5,0]"), ("lenet5", "[1-3:0.5]")
+METHODS = ("none", "L1", "GReg-1", "GReg-2", "FixReg")
+REPORTED = {
+    "method", "arch", "dataset", "wg", "seed", "params_before", "params_after", "flops_before", "flops_after",
+    "speedup", "compression", "acc1_base", "acc1_before_cut", "acc1_after_cut", "acc1_before_cut_bn",
+    "acc1_after_cut_bn", "gap", "acc1_best", "best_epoch", "acc1_last", "iterations", "seconds", "images_per_second",
+    "torch_version", "device", "data_name",
+}  # fmt: skip
+CHECKPOINT = {
+    "version", "phase", "step", "epoch", "options", "kept", "masks", "model", "optimizer", "pruner", "rng", "best",
+}  # fmt: skip
+PRUNED_MODEL = {"version", "options", "kept", "masks", "model"}
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    """Tiny sets by the size that the two networks want."""
+    root = tmp_path_factory.mktemp("sets")
+    return {
+        "resnet20": write_npz_set(root / "small"),
+        "vgg11": root / "small",
+        "lenet5": write_npz_set(root / "of_32_px", size=32),
+    }
+
+
+def command(sets, method, arch, stage_pr="", *more):
+    """A run of one epoch on 40 images; later words win."""
+    ratios = ["--stage_pr", stage_pr] if stage_pr and method != "none" else []
+    return [
+        *("--method", method, "--arch", arch, "--dataset", "npz", "--data_path", sets[arch], "--seed", "3"),
+        *("--epochs", "1", "--batch_size", "16", "--lr", "0.001", "--lr_ft", "0:0.01", "--allow_untrained"),
+        *(*ratios, *short_phase(method), *more),
+    ]
+
+
+@pytest.fixture(scope="module")
+def runs(sets, tmp_path_factory):
+    """Runs by (method, arch), each made once, when it is first asked for."""
+    made = {}
+
+    def run(method, arch_and_ratios):
+        arch, stage_pr = arch_and_ratios
+        if (method, arch) not in made:
+            cwd = tmp_path_factory.mktemp("run")
+            made[method, arch] = run_program(cwd, *command(sets, method, arch, stage_pr))
+        return made[method, arch]
+
+    return run
+
+
+@pytest.fixture(params=[(m, n) for m in METHODS for n in (RESIDUAL, SINGLE_BRANCH)], ids=lambda p: f"{p[0]}-{p[1][0]}")
+def ran(request, runs):
+    return runs(*request.param)
+
+
+@pytest.fixture
+def base(runs):
+    """The best checkpoint of a plain training of resnet20."""
+    return runs("none", RESIDUAL).weights("checkpoint_best")
+
+
+def same_weights(one, other):
+    states = one.load("checkpoint")["model"], other.load("checkpoint")["model"]
+    return all(torch.equal(states[0][key], states[1][key]) for key in states[0].keys() | states[1].keys())
+
+
+# what a run leaves behind
+
+
+def network_file(ran):
+    """Where a run leaves its network alone; what is not pruned has no pruned file."""
+    return ran.weights("checkpoint_best" if ran.report["method"] == "none" else "pruned_model")
+
+
+def test_a_run_ends_well_and_prints_a_closing_table(ran):
+    assert ran.code == 0
+    assert "accuracy on the test set" in ran.out
+    assert str(ran.run_dir.name) in ran.out
+    assert all(line.startswith("notice: ") for line in ran.err.splitlines())
+
+
+def test_a_run_writes_into_one_directory_under_experiments_and_nowhere_else(ran):
+    assert [file.name for file in ran.cwd.iterdir()] == ["Experiments"]
+    method, arch = ran.report["method"], ran.report["arch"]
+    assert re.fullmatch(rf"{method}__{arch}__npz_SERVER\w*-\d{{8}}-\d{{6}}", ran.run_dir.name)
+
+
+def test_the_run_directory_holds_weights_and_logs(ran):
+    weights = {file.name for file in (ran.run_dir / "weights").iterdir()}
+    logs = {file.name for file in (ran.run_dir / "log").iterdir()}
+    assert {
+        "checkpoint.pth",
+        "checkpoint_best.pth",
+        "checkpoint_just_finished_prune.pth",
+    } <= weights
+    assert ("pruned_model.pth" in weights) is (ran.report["method"] != "none")
+    assert {"log.txt", "params.yaml", "model_arch.txt", "report.json"} <= logs
+    assert any(name.startswith("events.out.tfevents") for name in logs)
+    assert all(file.stat().st_size for file in ran.run_dir.rglob("*") if file.is_file())
+    (events,) = (ran.run_dir / "log").glob("events.out.tfevents*")
+    tags = set(re.findall(rb"(?:prune|finetune)/[a-z_0-9]+", events.read_bytes()))
+    assert b"finetune/test_acc1" in tags
+    assert (b"prune/lambda" in tags) is PRUNERS[ran.report["method"]].has_prune_phase
+    assert not [name for name in weights if name.endswith(".part")]
+
+
+def test_growing_regularization_leaves_its_figure_and_a_mark(ran):
+    penalized = PRUNERS[ran.report["method"]].has_prune_phase
+    assert (ran.run_dir / "log" / "filter_norms.png").exists() is penalized
+    assert ran.weights("checkpoint_just_finished_update_reg").exists() is penalized
+
+
+def test_the_log_has_the_seed_the_plan_every_epoch_and_the_closing_table(ran):
+    assert "seed 3" in ran.log
+    assert "Plan:" in ran.log
+    assert "epoch 0: lr" in ran.log
+    assert "accuracy on the test set" in ran.log
+
+
+def test_the_architecture_is_written_as_it_was_before_the_cut(ran):
+    text = (ran.run_dir / "log" / "model_arch.txt").read_text()
+    assert "Conv2d(16, 16" in text if ran.report["arch"] == "resnet20" else "Conv2d(1, 6" in text
+
+
+def test_the_report_has_every_figure_of_a_table(ran):
+    report = ran.report
+    assert set(report) >= REPORTED
+    assert (report["seed"], report["dataset"], report["wg"], report["device"]) == (3, "npz", "filter", "cpu")
+    assert report["data_name"] in ("small", "of_32_px")
+    assert report["torch_version"] == torch.__version__
+    assert report["acc1_base"] is None
+    assert report["acc1_last"] == report["acc1_best"]
+    assert report["best_epoch"] == 0
+    assert report["seconds"]["finetune"] > 0
+    assert report["images_per_second"]["finetune"] > 0
+    prunes = report["method"] != "none"
+    for key in ("acc1_before_cut", "acc1_after_cut", "acc1_before_cut_bn", "acc1_after_cut_bn"):
+        assert (report[key] is not None) is prunes
+        assert report[key] is None or 0 <= report[key] <= 100
+    assert bool(report["gap"]) is report["method"].startswith("GReg")
+
+
+def test_the_costs_reported_are_those_of_the_networks(ran):
+    report = ran.report
+    cut = load_pruned(network_file(ran))
+    counted = sum(
+        p.numel() for m in cut.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Linear) for p in m.parameters()
+    )
+    assert report["params_after"] == counted
+    assert report["compression"] == report["params_before"] / counted
+    assert report["speedup"] == report["flops_before"] / report["flops_after"]
+    assert (report["speedup"] > 1) is (report["method"] != "none")
+
+
+def test_the_steps_made_are_those_that_were_planned(ran, sets):
+    report = ran.report
+    assert report["iterations"] == {**PRUNE_STEPS[report["method"]], "finetune": 3}
+    words = yaml.safe_load((ran.run_dir / "log" / "params.yaml").read_text())
+    planned = run_program(ran.cwd, "--config", ran.run_dir / "log" / "params.yaml", "--plan=json")
+    assert words["method"] == report["method"]
+    expected = json.loads(planned.out)["iterations"]
+    assert expected == {"prune": sum(PRUNE_STEPS[report["method"]].values()), "finetune": 3}
+
+
+def test_the_settings_written_are_those_of_the_run(ran):
+    file = ran.run_dir / "log" / "params.yaml"
+    options, _ = parse(["--config", str(file)])
+    assert (options.method, options.arch, options.seed, options.epochs) == (
+        ran.report["method"], ran.report["arch"], 3, 1,
+    )  # fmt: skip
+
+
+def test_checkpoints_are_plain_values_with_the_documented_keys(ran):
+    for file in (ran.run_dir / "weights").iterdir():
+        found = torch.load(file, weights_only=True)
+        assert set(found) >= (PRUNED_MODEL if file.stem == "pruned_model" else CHECKPOINT), file.name
+        assert found["options"]["seed"] == 3
+        assert ("optimizer" in found) is (file.stem != "pruned_model")
+    last = ran.load("checkpoint")
+    assert (last["phase"], last["step"], last["epoch"]) == ("finetune", 3, 1)
+    assert last["optimizer"]["param_groups"]
+
+
+def test_what_was_kept_is_in_the_checkpoints_and_fits_the_weights(ran):
+    found = ran.load("checkpoint_best")
+    assert bool(found["kept"]) is (ran.report["method"] != "none")
+    assert found["masks"] == {}
+    for name, kept in found["kept"].items():
+        assert kept.dtype == torch.bool
+        assert found["model"][f"{name}.weight"].shape[0] == kept.sum()
+        assert len(kept) - kept.sum() == ran.report["pruned"][name]
+
+
+def test_a_pruned_model_takes_less_room_on_disk_than_its_base(runs, tmp_path):
+    torch.save(runs("none", RESIDUAL).load("checkpoint_best")["model"], tmp_path / "dense.pth")
+    pruned = runs("L1", RESIDUAL).weights("pruned_model")
+    assert pruned.stat().st_size < 0.7 * (tmp_path / "dense.pth").stat().st_size
+
+
+def test_a_pruned_model_comes_back_in_one_call_and_gives_the_reported_accuracy(ran):
+    net = load_pruned(network_file(ran))
+    assert not net.training
+    evaluated = run_program(
+        ran.cwd, "--config", ran.run_dir / "log" / "params.yaml", "-e", "--base_model_path", network_file(ran)
+    )
+    assert f"acc1 {ran.report['acc1_best']:.2f}" in evaluated.out
+
+
+# evaluation
+
+
+@pytest.mark.parametrize("name", ["checkpoint_best", "pruned_model"])
+def test_evaluate_prints_accuracy_and_costs_and_writes_nothing(ran, name, sets, tmp_path):
+    if not ran.weights(name).exists():
+        assert (name, ran.report["method"]) == ("pruned_model", "none")
+        return
+    words = ("--arch", ran.report["arch"], "--dataset", "npz", "--data_path", sets[ran.report["arch"]])
+    found = run_program(tmp_path, *words, "--evaluate", "--base_model_path", ran.weights(name))
+    assert (found.code, found.err) == (0, "")
+    assert f"acc1 {ran.report['acc1_best']:.2f}" in found.out
+    assert "acc5" in found.out
+    assert f"{ran.report['params_after']:,}" in found.out
+    assert f"{ran.report['flops_after']:,}" in found.out
+    assert not list(tmp_path.iterdir())
+
+
+def test_evaluate_takes_a_pattern_that_matches_one_file(runs, sets, tmp_path):
+    ran = runs("L1", RESIDUAL)
+    words = ("--arch", "resnet20", "--dataset", "npz", "--data_path", sets["resnet20"], "-e")
+    found = run_program(tmp_path, *words, "--base_model_path", ran.cwd / "Experiments/*L1__resnet20*/weights/*best.pth")
+    assert f"acc1 {ran.report['acc1_best']:.2f}" in found.out
+
+
+@pytest.mark.parametrize("name", ["checkpoint_best", "checkpoint", "pruned_model"])
+def test_evaluate_takes_the_network_from_our_file(ran, name, sets, tmp_path):
+    if not ran.weights(name).exists():
+        return
+    words = ("--evaluate", "--base_model_path", ran.weights(name))
+    found = run_program(tmp_path, *words, "--data_path", sets[ran.report["arch"]])
+    assert (found.code, found.err) == (0, "")
+    assert f"{ran.report['params_after']:,}" in found.out
+    assert_refused(run_program(tmp_path, *words), "--data_path")
+    assert_refused(run_program(tmp_path, *words, "--dataset", "npz"), "--data_path")
+    assert_refused(run_program(tmp_path, *words, "--arch", "vgg16", "--data_path", sets["resnet20"]), "vgg16")
+
+
+def test_evaluate_takes_the_set_by_name_and_batch_norm_from_our_file(tmp_path):
+    words = ("--dataset", "digits", "--arch", "vgg11", "--not_use_bn", "--epochs", 0)
+    ran = run_program(tmp_path / "run", *words)
+    found = run_program(tmp_path / "other", "-e", "--base_model_path", ran.weights("checkpoint"))
+    assert "on the test images of digits" in found.out
+    assert found.code == 0
+    other = write_npz_set(tmp_path / "set")
+    words = ("-e", "--base_model_path", ran.weights("checkpoint"), "--dataset", "npz", "--data_path", other)
+    assert_refused(run_program(tmp_path / "x", *words), "classes, channels and size")
+
+
+@pytest.mark.parametrize("words", [(), ("--dataset", "digits"), ("--dataset", "digits", "--trust_checkpoint")])
+def test_evaluate_asks_for_the_network_of_another_programs_file(words, base, tmp_path):
+    torch.save(torch.load(base, weights_only=True)["model"], tmp_path / "other.pth")
+    torch.save({"net": re.compile("x")}, tmp_path / "pickled.pth")
+    trusted = "--trust_checkpoint" in words
+    for name in ("other.pth", "pickled.pth") if trusted else ("other.pth",):
+        ran = run_program(tmp_path / "cwd", "-e", "--base_model_path", tmp_path / name, *words)
+        assert_refused(ran, "--arch is required")
+        assert name in ran.err
+
+
+@pytest.mark.parametrize(
+    ("words", "culprit"),
+    [
+        ("-e", "--evaluate needs --base_model_path FILE"),
+        ("-e --base_model_path nowhere.pth", "--base_model_path: no file nowhere.pth"),
+    ],
+)
+def test_evaluate_without_a_file_is_refused(words, culprit, tmp_path):
+    assert_refused(run_program(tmp_path, *words.split()), culprit)
+
+
+# the same command again
+
+
+@pytest.mark.parametrize(("method", "net"), [("none", RESIDUAL), ("GReg-2", SINGLE_BRANCH)])
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(method, net, runs, sets, tmp_path):
+    first = runs(method, net)
+    again = run_program(tmp_path / "again", *command(sets, method, *net))
+    other = run_program(tmp_path / "other", *command(sets, method, *net, "--seed", "4"))
+    assert same_weights(first, again)
+    assert again.report["acc1_best"] == first.report["acc1_best"]
+    assert not same_weights(first, other)
+
+
+def test_random_picks_follow_the_seed(sets, tmp_path):
+    words = command(sets, "L1", *RESIDUAL, "--pick_pruned", "rand", "--epochs", "0")
+    kept = [
+        run_program(tmp_path / str(i), *words, "--seed", seed).load("checkpoint")["kept"]["layer3.0.conv1"].tolist()
+        for i, seed in enumerate((1, 1, 2))
+    ]
+    assert kept[0] == kept[1] != kept[2]
+
+
+@pytest.mark.parametrize("arch", ["resnet20", "lenet5"])
+def test_l1_that_prunes_nothing_is_plain_training(arch, runs, sets, tmp_path):
+    nothing = {"resnet20": "[0,0,0,0,0]", "lenet5": "[0-4:0]"}[arch]
+    one_shot = run_program(tmp_path, *command(sets, "L1", arch, nothing))
+    plain = runs("none", RESIDUAL if arch == "resnet20" else SINGLE_BRANCH)
+    assert same_weights(one_shot, plain)
+    assert one_shot.report["acc1_best"] == plain.report["acc1_best"]
+    assert one_shot.report["speedup"] == 1
+
+
+def test_a_base_that_prunes_nothing_needs_no_permission(sets, tmp_path):
+    words = [
+        word for word in command(sets, "L1", "resnet20", "[0,0,0,0,0]", "--epochs", "0") if word != "--allow_untrained"
+    ]
+    assert run_program(tmp_path, *words).code == 0
+
+
+def test_a_seed_that_is_drawn_is_reported_and_repeats_the_run(sets, tmp_path):
+    words = command(sets, "none", "lenet5")
+    at = words.index("--seed")
+    drawn = run_program(tmp_path / "drawn", *words[:at], *words[at + 2 :])
+    again = run_program(tmp_path / "again", *words, "--seed", drawn.report["seed"])
+    assert same_weights(drawn, again)
+
+
+def test_settings_of_a_run_repeat_it(runs, tmp_path):
+    first = runs("GReg-1", SINGLE_BRANCH)
+    again = run_program(tmp_path, "--config", first.run_dir / "log" / "params.yaml")
+    assert same_weights(first, again)
+
+
+# from a trained base
+
+
+def test_a_base_is_tested_before_it_is_pruned(base, runs, sets, tmp_path):
+    words = [word for word in command(sets, "L1", *RESIDUAL) if word != "--allow_untrained"]
+    ran = run_program(tmp_path, *words, "--base_model_path", base)
+    assert ran.report["acc1_base"] == runs("none", RESIDUAL).report["acc1_best"]
+    assert ran.report["base_model"] == str(base)
+    assert "base: test acc1" in ran.out
+
+
+def test_what_l1_keeps_are_the_filters_with_the_largest_weights(base, sets, tmp_path):
+    dense = torch.load(base, weights_only=True)["model"]
+    ran = run_program(tmp_path, *command(sets, "L1", *RESIDUAL, "--base_model_path", base, "--epochs", "0"))
+    found = ran.load("checkpoint")
+    assert len(found["kept"]) == 9
+    for name, kept in found["kept"].items():
+        scores = dense[f"{name}.weight"].abs().mean((1, 2, 3))
+        assert scores[kept].min() > scores[~kept].max()
+        stayed = dense[f"{name}.weight"][kept]
+        assert found["model"][f"{name}.weight"].shape[0] == len(stayed)
+
+
+def test_single_weights_that_are_pruned_stay_zero(base, sets, tmp_path):
+    words = command(sets, "GReg-1", "resnet20", "[0.5,0.5,0.5,0.5,0.5]", "--wg", "weight", "--base_model_path", base)
+    ran = run_program(tmp_path, *words)
+    found = ran.load("checkpoint")
+    assert found["kept"] == {}
+    assert len(found["masks"]) == 20
+    for name, mask in found["masks"].items():
+        weight = found["model"][f"{name}.weight"]
+        assert weight.shape == mask.shape
+        assert weight[~mask].eq(0).all()
+        assert mask.sum() == weight.numel() // 2
+    assert ran.report["sparsity"] == 0.5
+    assert ran.report["speedup"] == 1
+
+
+def test_a_single_branch_net_with_batch_norm_goes_all_the_way(sets, tmp_path):
+    ran = run_program(tmp_path, *command(sets, "GReg-2", "vgg11", "[1-6:0.7]", "--epochs", "0"))
+    assert ran.code == 0
+    assert ran.report["iterations"] == PRUNE_STEPS["GReg-2"]
+    assert load_pruned(ran.weights("pruned_model")).features[4].out_channels == 128 - 90
+
+
+def test_channels_are_cut_too(base, sets, tmp_path):
+    ran = run_program(tmp_path, *command(sets, "L1", *RESIDUAL, "--wg", "channel", "--base_model_path", base))
+    found = ran.load("checkpoint")
+    assert set(found["kept"]) == {f"layer{s}.{b}.conv2" for s in (1, 2, 3) for b in range(3)}
+    assert all(found["model"][f"{name}.weight"].shape[1] == kept.sum() for name, kept in found["kept"].items())
+
+
+def test_folders_of_images_go_all_the_way(tmp_path):
+    folder = write_image_folder(tmp_path / "pets", train=2, val=1)
+    words = ("--arch", "resnet18", "--dataset", "folder", "--data_path", folder, "--epochs", "1", "--batch_size", "4")
+    ran = run_program(tmp_path / "cwd", "--lr_ft", "0:0.01", *words, "--workers", "0", "--seed", "0")
+    assert ran.code == 0
+    assert (ran.report["data_name"], ran.report["iterations"]) == ("pets", {"finetune": 1})
+
+
+def test_no_epoch_of_fine_tuning_leaves_the_cut_network(sets, tmp_path):
+    ran = run_program(tmp_path, *command(sets, "L1", *RESIDUAL, "--epochs", "0"))
+    assert (ran.report["acc1_best"], ran.report["best_epoch"], ran.report["acc1_last"]) == (None, None, None)
+    best, pruned = ran.load("checkpoint_best")["model"], ran.load("pruned_model")["model"]
+    assert best["layer1.0.conv1.weight"].shape[0] == 8
+    assert all(torch.equal(best[key], pruned[key]) for key in best.keys() | pruned.keys())
+
+
+# names and words
+
+
+def test_the_name_of_the_project_and_of_the_server_name_the_directory(sets, tmp_path, monkeypatch):
+    monkeypatch.setenv("SERVER", "7")
+    words = command(sets, "none", "lenet5", "", "--epochs", "0", "--project", "scratch__lenet5", "--note", "why not")
+    ran = run_program(tmp_path, *words)
+    assert re.fullmatch(r"scratch__lenet5_SERVER7-\d{8}-\d{6}", ran.run_dir.name)
+    assert "why not" in ran.log
+
+
+def test_debug_runs_go_elsewhere(sets, tmp_path):
+    run_program(tmp_path, *command(sets, "none", "lenet5", "", "--epochs", "0", "--debug"))
+    assert [file.name for file in tmp_path.iterdir()] == ["Debug_Dir"]
+
+
+def test_two_runs_of_one_name_at_once_have_directories_of_their_own(sets, tmp_path):
+    for _ in range(2):
+        run_program(tmp_path, *command(sets, "none", "lenet5", "", "--epochs", "0"))
+    assert len(list((tmp_path / "Experiments").iterdir())) == 2
+
+
+def test_every_line_of_the_log_is_on_the_screen_only_when_asked_for(sets, tmp_path):
+    words = command(sets, "none", "lenet5", "", "--epochs", "0")
+    quiet, loud = (run_program(tmp_path / name, *words, *more) for name, more in (("a", []), ("b", ["--screen"])))
+    assert "every setting is in params.yaml" not in quiet.out
+    assert "every setting is in params.yaml" in loud.out
+
+
+def test_plain_lines_of_progress_have_rate_and_remaining_time(sets, tmp_path):
+    ran = run_program(tmp_path, *command(sets, "none", "lenet5", "", "-p", "1"))
+    lines = [line for line in ran.out.splitlines() if line.startswith("train  step")]
+    assert len(lines) == 3
+    assert re.search(r"step 1/3  loss [\d.]+ .* img/s  \d\d:\d\d left", lines[0])
+
+
+def test_a_flag_without_effect_gets_a_notice(sets, tmp_path):
+    ran = run_program(tmp_path, *command(sets, "none", "lenet5", "", "--epochs", "0", "--lr_prune", "0.1"))
+    (line,) = ran.err.splitlines()
+    assert line.startswith("notice: ")
+    assert "no effect" in line
+    assert "--lr_prune" in line
+
+
+def test_a_run_that_diverges_ends_with_one_line_and_exit_code_1(sets, tmp_path):
+    words = command(sets, "none", "resnet20", "", "--lr_ft", "0:1e30", "-p", "1", "--epochs", "5")
+    ran = run_program(tmp_path, *words)
+    assert ran.code == 1
+    assert ran.err.splitlines()[-1].startswith("main.py: error: loss is not finite at step ")
+
+
+def test_a_prune_phase_that_diverges_between_two_lines_of_progress_ends_the_same_way(sets, tmp_path):
+    words = command(sets, "GReg-1", *SINGLE_BRANCH, "--lr_prune", "1e30", "--print_interval", "1000")
+    ran = run_program(tmp_path, *words)
+    assert ran.code == 1
+    assert ran.err.splitlines()[-1].startswith("main.py: error: ")
+
+
+# plans
+
+
+@pytest.mark.parametrize(
+    "dataset", ["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "tiny_imagenet", "imagenet"]
+)
+def test_a_plan_needs_no_data_and_writes_nothing(dataset, tmp_path):
+    words = ("--arch", "resnet20", "--method", "GReg-2", "--stage_pr", "[0,0.5,0.5,0.5,0]")
+    ran = run_program(tmp_path, *words, "--dataset", dataset, "--plan")
+    assert ran.code == 0
+    assert "speedup" in ran.out
+    assert "cut after step" in ran.out
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_of_an_imagenet_run_has_the_published_speedup(tmp_path):
+    words = ("--dataset", "imagenet", "--arch", "resnet50", "--method", "GReg-1", "--plan=json")
+    ran = run_program(
+        tmp_path, *words, *["--stage_pr", "[0,", "0.68,", "0.68,", "0.68,", "0.5,", "0]"], "--expect_speedup", "3.06"
+    )
+    plan = json.loads(ran.out)
+    assert ran.code == 0
+    assert ran.err.startswith("note: a run would stop here: nobody has trained this network")
+    assert plan["speedup"] == pytest.approx(3.06, abs=0.005)
+    assert plan["flops0"] == 8_178_368_512
+    assert plan["cut_after_step"] == 5 * 10_000 + 40_000
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_in_json_is_alone_on_stdout_and_notices_are_on_stderr(tmp_path):
+    words = ("--dataset", "digits", "--arch", "resnet20", "--method", "L1", "--stage_pr", "[0,0.5,0.5,0.5,0]")
+    ran = run_program(tmp_path, *words, "--lr_prune", "1", "--plan=json")
+    plan = json.loads(ran.out)
+    assert (plan["picked_at"], plan["stabilise_from"], plan["cut_after_step"]) == (None, None, None)
+    assert "notice" in ran.err
+
+
+def test_a_plan_says_what_would_stop_the_run(tmp_path):
+    words = ("--dataset", "digits", "--arch", "resnet20", "--method", "L1", "--stage_pr", "[0,0.5,0.5,0.5,0]", "--plan")
+    assert "--allow_untrained" in run_program(tmp_path, *words).out
+    assert "no file nowhere.pth" in run_program(tmp_path, *words, "--base_model_path", "nowhere.pth").out
+    assert "would stop" not in run_program(tmp_path, *words, "--allow_untrained").out
+
+
+def test_a_plan_for_an_npz_set_reads_no_images(sets, tmp_path, monkeypatch):
+    read = []
+    real = np.lib.npyio.NpzFile.__getitem__
+    monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", lambda self, key: read.append(key) or real(self, key))
+    assert run_program(tmp_path, *command(sets, "L1", *RESIDUAL), "--plan").code == 0
+    assert set(read) == {"labels"}
+
+
+# guards
+
+
+def test_images_can_be_held_out_for_choosing_the_best_epoch(sets, tmp_path):
+    words = command(sets, "none", "lenet5", "", "--val_fraction", "0.25", "--epochs", "3")
+    ran = run_program(tmp_path, *words)
+    report, saved = ran.report, ran.load("checkpoint")["record"]
+    assert saved["images"] == (30, 24)
+    assert len(saved["tuned"]["val_acc1"]) == 3
+    assert report["best_epoch"] == saved["tuned"]["val_acc1"].index(max(saved["tuned"]["val_acc1"]))
+    assert report["acc1_best"] == saved["tuned"]["acc1"][report["best_epoch"]]
+    assert "held-out" in report["acc1_best_is"]
+    assert "chosen on held-out images" in ran.out
+    assert "held out" in ran.log
+
+
+def test_a_part_of_the_training_images_is_enough(sets, tmp_path):
+    words = command(sets, "none", "lenet5", "", "--train_images", "20", "--val_fraction", "0.25", "--batch_size", "5")
+    plan = json.loads(run_program(tmp_path, *words, "--plan=json").out)
+    ran = run_program(tmp_path, *words)
+    assert plan["iterations"]["finetune"] == ran.report["iterations"]["finetune"] == 3  # 15 images, 5 are held out
+    assert ran.report["train_images"] == 15
+    assert ran.load("checkpoint")["record"]["images"] == (15, 24)
+
+
+def test_speed_is_decided_once_and_written_down(sets, tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "has_bf16_arithmetic", lambda: True)
+    ran = run_program(tmp_path, *command(sets, "L1", *RESIDUAL, "--save_interval", "1"))
+    assert (ran.report["amp"], ran.report["channels_last"]) == ("bf16", True)
+    assert ran.load("checkpoint")["options"]["amp"] == "bf16"
+    first = ran.load("pruned_model")["model"]["layer1.0.conv1.weight"]
+    assert first.is_contiguous(memory_format=torch.channels_last)
+    assert first.dtype == torch.float32
+    monkeypatch.setattr(precision, "has_bf16_arithmetic", lambda: False)  # gone on with on another machine
+    again = run_program(tmp_path, "--resume_path", ran.run_dir, "--epochs", "2")
+    assert again.report["amp"] == "bf16"
+    refused = run_program(tmp_path, "--resume_path", ran.run_dir, "--epochs", "3", "--amp", "none")
+    assert "--amp none (was bf16)" in refused.err
+
+
+@pytest.mark.parametrize(("arch", "fast"), [("resnet20", True), ("vgg11", True), ("lenet5", False)])
+def test_small_networks_compute_in_float32(arch, fast, monkeypatch):
+    monkeypatch.setattr(precision, "has_bf16_arithmetic", lambda: True)
+    decided = precision.resolved(parse(["--dataset", "digits", "--arch", arch])[0], torch.device("cpu"))
+    assert (decided.amp, decided.channels_last) == (("bf16", "true") if fast else ("none", "false"))
+    asked = parse(["--dataset", "digits", "--arch", arch, "--amp", "none", "--no-channels_last"])[0]
+    assert precision.resolved(asked, torch.device("cpu")) == replace(asked, cuda_graph="off")
+
+
+def test_latency_is_measured_where_asked_for(sets, tmp_path, monkeypatch):
+    monkeypatch.setattr(latency, "SECONDS", 0.0)
+    ran = run_program(tmp_path, *command(sets, "L1", *RESIDUAL, "--report_latency"))
+    assert set(ran.report["latency"]) == {"dense", "cut"}
+    assert set(ran.report["latency"]["cut"]) == {"1", "128"}
+    assert ran.report["latency"]["cut"]["128"]["images_per_second"] > 0
+    assert "measured, batch 128" in ran.out
+
+
+def test_accuracies_are_in_a_table_of_their_own(ran):
+    rows = list(csv.DictReader((ran.run_dir / "log" / "accuracy.csv").read_text().splitlines()))
+    (epoch,) = (row for row in rows if row["phase"] == "finetune")
+    assert float(epoch["test_acc1"]) == ran.report["acc1_last"]
+    assert 0 <= float(epoch["train_acc1"]) <= 100
+    cut = {row["phase"]: float(row["test_acc1"]) for row in rows if row["phase"].endswith("the cut")}
+    around = {f"{station} the cut": ran.report[f"acc1_{station}_cut"] for station in ("before", "after")}
+    assert cut == {phase: acc1 for phase, acc1 in around.items() if acc1 is not None}
+
+
+@pytest.mark.parametrize("kind", ["filter", "channel", "weight"])
+def test_a_cut_that_goes_wrong_is_noticed_and_nothing_is_saved_of_it(kind, sets, tmp_path, monkeypatch):
+    right = cut.cut
+
+    def wrong(model, kept, kind, example):
+        """Takes one group too many, or another."""
+        name, mask = next(iter(kept.items()))
+        return right(model, kept | {name: mask.roll(1)}, kind, example)
+
+    monkeypatch.setattr(cut, "cut", wrong)
+    ran = run_program(tmp_path, *command(sets, "L1", "resnet20", "[0,0.5,0.25,0.5,0]", "--wg", kind))
+    assert ran.code == 1
+    assert "the cut is wrong" in ran.err
+    assert not list((ran.run_dir / "weights").iterdir())
+
+
+# wrong commands; those that need no run before them are in test_wrong_commands.py
+
+DIGITS = "--dataset digits --arch resnet20"
+PRUNE = f"{DIGITS} --method L1 --stage_pr [0,0.5,0.5,0.5,0]"
+
+
+def assert_refused(ran, culprit, files=()):
+    assert ran.code == 2
+    (line,) = ran.err.splitlines()
+    assert line.startswith("main.py: error: ")
+    assert culprit in line
+    assert ran.out == ""
+    assert {file.name for file in ran.cwd.iterdir()} == set(files)
+
+
+@pytest.mark.parametrize(
+    ("content", "culprit"), [("epoch: 3", "'epoch'"), ("epochs: x", "--epochs"), ("[1", "settings.yaml")]
+)
+def test_wrong_settings_end_the_program(content, culprit, tmp_path):
+    (tmp_path / "settings.yaml").write_text(content)
+    assert_refused(run_program(tmp_path, *DIGITS.split(), "--config", "settings.yaml"), culprit, ["settings.yaml"])
+
+
+def test_a_base_of_another_network_ends_the_program(base, tmp_path, sets):
+    words = [*command(sets, "L1", "vgg11", "[1-3:0.5]"), "--base_model_path", base]
+    assert_refused(run_program(tmp_path, *words), str(base))
+
+
+def test_a_base_for_other_images_ends_the_program(base, tmp_path):
+    assert_refused(run_program(tmp_path, *PRUNE.split(), "--base_model_path", base), str(base))
+
+
+def test_a_base_that_is_already_pruned_ends_the_program(runs, sets, tmp_path):
+    pruned = runs("L1", RESIDUAL).weights("checkpoint_best")
+    words = command(sets, "L1", *RESIDUAL, "--base_model_path", pruned)
+    assert_refused(run_program(tmp_path, *words), "already pruned")
+
+
+def test_evaluating_a_pruned_network_on_other_images_ends_the_program(runs, tmp_path):
+    pruned = runs("L1", RESIDUAL).weights("pruned_model")
+    folder = write_npz_set(tmp_path / "colour", channels=3)
+    words = ("--arch", "resnet20", "--dataset", "npz", "--data_path", folder, "-e", "--base_model_path", pruned)
+    assert_refused(run_program(tmp_path, *words), "pruned_model.pth", ["colour"])
+
+
+def test_evaluating_as_another_network_ends_the_program(runs, sets, tmp_path):
+    pruned = runs("L1", RESIDUAL).weights("pruned_model")
+    words = (
+        "--arch",
+        "resnet56",
+        "--dataset",
+        "npz",
+        "--data_path",
+        sets["resnet20"],
+        "-e",
+        "--base_model_path",
+        pruned,
+    )
+    assert_refused(run_program(tmp_path, *words), "resnet20")
+
+
+@pytest.mark.parametrize("damage", ["labels", "pixels", "file"])
+def test_a_bad_npz_folder_ends_the_program(damage, tmp_path):
+    folder = write_npz_set(tmp_path / "bad")
+    if damage == "labels":
+        with np.load(folder / "train.npz") as arrays:
+            np.savez(folder / "train.npz", images=arrays["images"], labels=arrays["labels"][1:])
+    elif damage == "pixels":
+        raw = bytearray((folder / "train.npz").read_bytes())
+        raw[2000] ^= 0xFF
+        (folder / "train.npz").write_bytes(raw)
+    path = folder / "train.npz" if damage == "file" else folder
+    ran = run_program(tmp_path, "--dataset", "npz", "--arch", "resnet20", "--data_path", path)
+    assert_refused(ran, str(folder / "train.npz"), ["bad"])
+
+
+def test_plain_training_does_not_look_at_a_speedup_it_calls_without_effect(sets, tmp_path):
+    ran = run_program(tmp_path, *command(sets, "none", "lenet5", "", "--expect_speedup", "2"), "--plan")
+    assert "no effect" in ran.err
+    assert "--expect_speedup" in ran.err
+    assert ran.code == 0
+
+
+def test_help_is_printed_and_ends_well(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main.main(["--help"])
+    assert stop.value.code == 0
+    assert "--stage_pr" in capsys.readouterr().out
+
+
+# a process of its own
+
+
+def test_the_program_runs_from_any_directory_without_a_warning(tmp_path):
+    words = ["--dataset", "digits", "--arch", "lenet5", "--method", "GReg-1", "--stage_pr", "[1-3:0.5]", "--seed", "0"]
+    words += ["--allow_untrained", "--epochs", "1", "--lr", "0.001", *SHORT_GREG]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(ROOT / "main.py"), *words],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    (run_dir,) = (tmp_path / "Experiments").iterdir()
+    report = json.loads((run_dir / "log" / "report.json").read_text())
+    assert report["iterations"] == {"update": 3, "stabilise": 2, "finetune": 6}
+    assert report["data_name"] == "digits"
+
+
+def test_greg_with_nothing_to_prune_takes_the_steps_of_its_plan(sets, tmp_path):
+    words = command(sets, "GReg-2", "lenet5", "[0-4:0]", "--epochs", "0")
+    plan = json.loads(run_program(tmp_path / "plan", *words, "--plan=json").out)
+    assert (plan["picked_at"], plan["stabilise_from"]) == (None, 0)
+    report = run_program(tmp_path / "run", *words).report
+    assert sum(report["iterations"].values()) == plan["cut_after_step"] + 1 == plan["iterations"]["prune"]
+
+
+def test_a_project_name_that_is_a_path_is_refused(tmp_path):
+    ran = run_program(tmp_path, "--dataset", "digits", "--arch", "lenet5", "--project_name", "../../x")
+    assert_refused(ran, "--project_name")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--arch vit_b_16 --dataset cifar10", "cannot take images of 32 px"),
+        ("--arch resnet20 --dataset digits --not_use_bn", "without batch-norm"),
+    ],
+)
+def test_a_network_that_cannot_be_is_refused(words, said, tmp_path):
+    assert_refused(run_program(tmp_path, *words.split(), "--plan"), said)
+
+
+def test_a_network_without_addresses_is_planned_for_training_whatever_the_kind(tmp_path):
+    words = ("--arch", "mobilenet_v2", "--dataset", "imagenet", "--method", "none", "--wg", "weight", "--plan=json")
+    assert json.loads(run_program(tmp_path, *words).out)["sparsity"] == 0
+
+
+def test_an_image_that_cannot_be_read_is_named_before_a_run_has_begun(image_folder, tmp_path):
+    broken = sorted((image_folder / "train" / "cat").iterdir())[0]
+    broken.write_bytes(b"no image")
+    for workers in (0, 1):
+        words = ("--dataset", "folder", "--data_path", image_folder, "--arch", "squeezenet1_1", "--epochs", 1)
+        ran = run_program(tmp_path / str(workers), *words, "--batch_size", 6, "--workers", workers)
+        assert ran.code == 2
+        (line,) = ran.err.splitlines()
+        assert line.startswith(f"main.py: error: --data_path: 1 image cannot be read: {broken}")
+        assert not list((tmp_path / str(workers)).iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "idle"),
+    [
+        ("--method L1 --lr 0.5", "--lr"),
+        ("--method L1 --save_order_log", "--save_order_log"),
+        ("--method GReg-1 --ft_in_oracle_pruning", "--ft_in_oracle_pruning"),
+    ],
+)
+def test_what_has_no_effect_is_said(words, idle, tmp_path):
+    common = ("--dataset", "digits", "--arch", "resnet20", "--stage_pr", "[0,0,0,0,0]", "--plan")
+    assert run_program(tmp_path, *common, *words.split()).err.rstrip().endswith(idle)
+
+
+# how long a run takes
+
+
+GREG_1 = ("--method", "GReg-1", "--stage_pr", "[0,0.5,0.5,0.5,0]")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        # 1,437 digits in batches of 64: 23 steps an epoch; 256: 6
+        (GREG_1, "90,001 steps = 3,913 epochs of your 1,437 images, then fine-tuning 540 steps = 90 epochs"),
+        ((*GREG_1, "--prune_steps", 626), "prune phase 626 steps = 27 epochs of your 1,437 images"),
+        ((*GREG_1, "--prune_steps", 20), "prune phase 20 steps = 0.87 epochs of your 1,437 images"),
+        (
+            (*GREG_1, "--prune_steps", 23, "--epochs", 1),
+            "23 steps = 1 epoch of your 1,437 images, then fine-tuning 6 steps = 1 epoch",
+        ),
+        ((*GREG_1, "--train_images", 1000, "--val_fraction", 0.1), "90,001 steps = 6,000 epochs of your 900 images"),
+        (("--method", "L1", *GREG_1[2:]), "fine-tuning 540 steps = 90 epochs of your 1,437 images"),
+        (("--epochs", 3), "training 18 steps = 3 epochs of your 1,437 images"),
+        (("--method", "L1", "--stage_pr", "[0,0,0,0,0]"), "training 540 steps = 90 epochs of your 1,437 images"),
+    ],
+)  # fmt: skip
+def test_a_plan_says_its_length_in_epochs(words, said, tmp_path):
+    ran = run_program(tmp_path, "--dataset", "digits", "--arch", "resnet20", *words, "--plan")
+    assert ran.out.splitlines()[0].endswith(said) or f"{said}, then" in ran.out.splitlines()[0]
+    plan = json.loads(run_program(tmp_path, "--dataset", "digits", "--arch", "resnet20", *words, "--plan=json").out)
+    assert f"{plan['train_images']:,} images" in said
+    assert plan["epochs"]["prune"] == plan["iterations"]["prune"] / -(-plan["train_images"] // 64)
+
+
+def test_a_plan_of_a_set_whose_size_is_not_known_says_its_length_in_steps(tmp_path):
+    words = ["--dataset", "imagenet_subset_200", "--method", "GReg-1", "--stage_pr", "[0,0,0.5,0,0,0]"]
+    ran = run_program(tmp_path, *words, "--plan")
+    assert ran.out.splitlines()[0] == "Plan: prune phase 90,001 steps, then fine-tuning 90 epochs"
+    assert "epochs" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("words", "suggested"),
+    [
+        (GREG_1, "--prune_steps 690 makes it 30 epochs"),
+        ((*GREG_1, "--train_images", 64), "--prune_steps 600 makes it 600 epochs"),
+        ((*GREG_1, "--stabilize", 100, "--reg_granularity_prune", 0.1), None),
+        ((*GREG_1, "--prune_steps", 50_000), None),  # whoever types it knows it
+        (("--method", "GReg-1", "--stage_pr", "[0,0,0,0,0]"), None),
+        (("--method", "L1", *GREG_1[2:]), None),
+        ((), None),
+    ],
+)
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_prune_phase_of_over_300_epochs_is_pointed_out_with_the_way_to_shorten_it(words, suggested, form, tmp_path):
+    ran = run_program(tmp_path, "--dataset", "digits", "--arch", "resnet20", *words, f"--plan={form}")
+    lines = [line for line in ran.err.splitlines() if "--prune_steps" in line]
+    assert len(lines) == bool(suggested)
+    assert not suggested or (lines[0].startswith("notice: ") and suggested in lines[0])
+
+
+def test_a_length_that_other_flags_change_is_pointed_out(tmp_path):
+    words = ("--dataset", "digits", "--arch", "resnet20", *GREG_1, "--prune_steps", 1000, "--plan=json")
+    ran = run_program(tmp_path, *words, "--update_reg_interval", 10, "--stabilize", 100)
+    assert json.loads(ran.out)["iterations"]["prune"] == 991
+    assert "--prune_steps 1000: the prune phase takes 991 steps" in ran.err
+
+
+@pytest.mark.parametrize("method", ["GReg-1", "GReg-2"])
+def test_a_run_of_so_many_steps_makes_them_says_so_first_and_is_resumed(method, sets, tmp_path):
+    words = [
+        *("--method", method, "--arch", "lenet5", "--dataset", "npz", "--data_path", sets["lenet5"], "--seed", 3),
+        *("--stage_pr", "[1-3:0.5]", "--allow_untrained", "--epochs", 1, "--batch_size", 16, "--batch_size_prune", 8),
+        *("--prune_steps", 12, "--lr_ft", "0:0.01"),
+    ]
+    ran = run_program(tmp_path, *words)
+    first = "Plan: prune phase 12 steps = 2.4 epochs of your 40 images, then fine-tuning 3 steps = 1 epoch"
+    assert ran.out.splitlines()[0] == first
+    assert ran.report["iterations"] == {"update": 8, "stabilise": 4, "finetune": 3}
+    stored = yaml.safe_load((ran.run_dir / "log" / "params.yaml").read_text())
+    assert (stored["prune_steps"], stored["stabilize_reg_interval"], stored["lr_prune"]) == (12, 4, 0.01)
+    again = run_program(tmp_path, "--resume_path", ran.run_dir)
+    assert (again.code, again.err) == (0, "")
+    other = run_program(tmp_path, "--resume_path", ran.run_dir, "--prune_steps", 13)
+    assert other.code == 2
+    assert "--prune_steps" in other.err
+
+
+# plain training
+
+
+@pytest.mark.parametrize("words", [("none",), ("L1", "lenet5", "[0-4:0]")])
+def test_plain_training_is_called_training_and_shows_nothing_of_pruning(words, sets, tmp_path, monkeypatch):
+    monkeypatch.setattr(latency, "SECONDS", 0.0)
+    words = command(sets, words[0], "lenet5", *words[2:], "--report_latency")
+    ran, plan = run_program(tmp_path, *words), run_program(tmp_path, *words, "--plan")
+    for text in (ran.out, plan.out):
+        assert "training" in text
+        for word in ("speedup", "compression", "cut", "re-estimated", "fine-tun", "->", "prune"):
+            assert word not in text.replace(str(tmp_path), ""), word
+    assert "train  step 1/3" in ran.out
+    assert "params 61,366" in ran.out
+    assert (ran.report["speedup"], ran.report["compression"]) == (1, 1)  # the keys stay
+
+
+def test_a_pruned_network_that_is_tuned_alone_is_fine_tuned(runs, sets, tmp_path):
+    pruned = runs("L1", SINGLE_BRANCH).weights("pruned_model")
+    words = command(sets, "none", "lenet5", "", "--directly_ft_weights", pruned)
+    ran = run_program(tmp_path, *words)
+    assert "fine-tune  step 1/3" in ran.out
+    assert "speedup" in ran.out
+
+
+def test_a_learning_rate_schedule_without_blanks_is_read_from_a_file(tmp_path):
+    (tmp_path / "c.yaml").write_text("lr_ft: {0:0.1,30:0.01}\nstage_pr: [0,0.5,0.5,0.5,0]\n")
+    options, notices = parse(["--dataset", "digits", "--config", str(tmp_path / "c.yaml")])
+    assert options.lr_ft == "{0:0.1,30:0.01}"
+    assert options.stage_pr == "[0,0.5,0.5,0.5,0]"
+    assert not notices
+
+
+@pytest.mark.slow
+def test_compiled_training_comes_to_what_eager_training_does(sets, tmp_path):
+    words = command(sets, "GReg-1", *SINGLE_BRANCH, "--amp", "none", "--no-channels_last")
+    eager = run_program(tmp_path / "eager", *words)
+    compiled = run_program(tmp_path / "compiled", *words, "--compile")
+    assert compiled.code == 0
+    assert compiled.report["iterations"] == eager.report["iterations"]
+    one, other = (ran.load("checkpoint")["model"] for ran in (eager, compiled))
+    for key, value in one.items():
+        torch.testing.assert_close(other[key], value, rtol=1e-3, atol=1e-4)

@@ -1,0 +1,71 @@
+"""What stands in the environment: left-over variables of launchers, GPUs that are not there, numbers of any size."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from helpers import ROOT, run_program
+
+from utils.config.options import parse
+from utils.dist.device import device_notices, device_of
+
+MAIN = [sys.executable, str(ROOT / "main.py")]
+WORDS = ["--dataset", "digits", "--arch", "lenet5_mini", "--method", "none", "--epochs", "1", "--seed", "0"]
+
+
+@pytest.mark.parametrize("variable", ["RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR"])
+def test_one_variable_of_a_launcher_alone_silences_nothing(variable, tmp_path, monkeypatch):
+    monkeypatch.setenv(variable, "1")
+    ran = run_program(tmp_path, *WORDS, "--epochz", "3")
+    assert ran.code == 2
+    assert ran.err.startswith("main.py: error: ")
+    assert "Plan: " in run_program(tmp_path, *WORDS, "--plan").out
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_left_over_variables_of_a_launcher_say_for_whom_the_program_waits(rank, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    environment = os.environ | {"RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    said = tmp_path / "stderr.txt"
+    with open(said, "w") as file:
+        process = subprocess.Popen([*MAIN, *WORDS], cwd=tmp_path, env=environment, stderr=file)
+    began = time.monotonic()
+    while time.monotonic() - began < 60 and "waiting" not in said.read_text():
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert f"waiting for 1 other process at 127.0.0.1:{port}" in said.read_text()
+    assert "unset RANK" in said.read_text()
+
+
+@pytest.mark.parametrize("asked", ["-1", "", "NoDevFiles", "-1,0"])
+def test_who_asks_for_no_gpu_gets_no_notice(asked, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", asked)
+    assert device_notices(device_of("cpu"), None) == []
+
+
+def test_a_billion_epochs_are_planned_at_once(tmp_path):
+    began = time.perf_counter()
+    ran = run_program(tmp_path, *WORDS, "--epochs", "1000000000", "--plan=json")
+    assert time.perf_counter() - began < 10
+    assert json.loads(ran.out)["iterations"]["finetune"] == 6_000_000_000
+    options, _ = parse([*WORDS, "--epochs", "1000000000"])
+    from utils.config.lr_schedule import learning_rates
+
+    assert len(learning_rates(options)) == 3
+
+
+@pytest.mark.parametrize("value", ["1e39", "1e300", "-1e39", "inf", "nan"])
+@pytest.mark.parametrize("flag", ["lr", "lr_prune", "wd", "momentum", "mag_ratio_limit", "reg_granularity_recover"])
+def test_numbers_beyond_float32_are_refused(flag, value, tmp_path):
+    ran = run_program(tmp_path, *WORDS, f"--{flag}={value}")
+    assert ran.code == 2
+    assert f"--{flag}" in ran.err
+    assert len(ran.err.splitlines()) == 1

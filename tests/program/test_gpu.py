@@ -1,0 +1,72 @@
+"""What needs a GPU: python -m pytest -m gpu. None was at hand when this was written; scripts/gpu_check.sh runs it."""
+
+import pytest
+import torch
+
+from data import DataSpec, Shard
+from data.in_memory import ArraySplit
+from model import build_model
+from pruner import PRUNERS, Setting, make_plan
+from pruner.layers import layers_of
+from utils.config.options import parse
+from utils.engine.train import train_step
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here"),
+]
+WORDS = """--dataset cifar10 --arch resnet20 --seed 0 --stage_pr [0,0.5,0.5,0.5,0] --update_reg_interval 3
+    --reg_granularity_pick 0.002 --reg_granularity_prune 0.1 --stabilize_reg_interval 6"""
+
+
+class Growing:
+    """A network under a pruner on one device, with its data there."""
+
+    def __init__(self, method: str, device: str):
+        self.device = torch.device(device)
+        options, _ = parse([*WORDS.split(), "--method", method])
+        torch.manual_seed(0)
+        model = build_model("resnet20", 10, 3, 32)
+        plan = make_plan(layers_of(model), options.stage_pr, "", "filter")
+        self.model = model.to(self.device).train()
+        image = torch.zeros(1, 3, 32, 32, device=self.device)
+        self.pruner = PRUNERS[method].build(options, Setting(self.model, plan, None, lambda *_: 0.0, image))
+        self.optimizer = torch.optim.SGD(self.model.parameters(), 0.001, 0.9)
+        spec = DataSpec("made", 10, 3, 32, (0.5,) * 3, (0.25,) * 3, pad=4, flip=True)
+        pixels = torch.randint(0, 256, (64, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+        split = ArraySplit(pixels, torch.arange(64) % 10, spec, self.device)
+        self.batches = split.augmented(16, 0, "x", 0, Shard())
+
+    def steps(self, first: int, last: int) -> None:
+        for step in range(first, last):
+            images, labels = next(self.batches)
+            train_step(self.model, images, labels, self.optimizer, self.pruner, step)
+
+
+@pytest.mark.parametrize("method", ["GReg-1", "GReg-2"])
+def test_no_steady_step_waits_for_the_device(method):
+    growing = Growing(method, "cuda")
+    growing.steps(0, 4)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        growing.steps(4, 10)  # two updates among them
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("method", ["GReg-1", "GReg-2"])
+def test_penalties_picks_and_phase_are_those_of_the_cpu(method):
+    on_gpu, on_cpu = Growing(method, "cuda"), Growing(method, "cpu")
+    for step in range(200):
+        for growing in (on_gpu, on_cpu):
+            growing.steps(step, step + 1)
+        for ours, theirs in zip(on_gpu.pruner.layers, on_cpu.pruner.layers, strict=True):
+            assert ours.updates == theirs.updates
+        if on_cpu.pruner.finished:
+            break
+    assert on_gpu.pruner.finished
+    assert on_gpu.pruner.milestones == on_cpu.pruner.milestones
+    for name, kept in on_cpu.pruner.kept().items():
+        share = (on_gpu.pruner.kept()[name].cpu() == kept).float().mean()
+        assert share >= (1.0 if method == "GReg-1" else 0.9)  # scores that are near each other may change places

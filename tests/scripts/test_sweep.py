@@ -1,0 +1,290 @@
+"""The grid, its runner and the page made of its reports."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from pruner import PRUNERS
+from scripts import results
+from scripts.evidence import runs, tables
+from scripts.evidence.grid import Cell, cells_of, read_grid
+from scripts.sweep import Sweep, main, places
+from utils.config.options import parse
+
+ROOT = Path(__file__).resolve().parents[2]
+GRID = {
+    "values": {"net": "lenet5"},
+    "experiments": {
+        "one": {
+            "flags": "--dataset digits --arch {net} --method none --epochs 1 --seed {seed}",
+            "keep": "log/model_arch.txt",
+            "axes": {"seed": [0, 1], "size": {"small": "--batch_size 64", "large": "--batch_size 512"}},
+        }
+    },
+}
+EVIDENCE = cells_of(read_grid(results.GRID))
+
+
+def sweep(cwd, grid, *words, **more):
+    cwd.mkdir(exist_ok=True)
+    (cwd / "grid.yaml").write_text(yaml.safe_dump(grid, sort_keys=False))
+    command = [sys.executable, ROOT / "scripts" / "sweep.py", "grid.yaml", "--results", "results", *words]
+    return subprocess.run(command, cwd=cwd, text=True, capture_output=True, check=False, **more)
+
+
+def test_the_first_axis_is_the_outermost_and_names_add_flags():
+    cells = cells_of(GRID)
+    assert [cell.axes for cell in cells] == [
+        {"seed": "0", "size": "small"}, {"seed": "0", "size": "large"},
+        {"seed": "1", "size": "small"}, {"seed": "1", "size": "large"},
+    ]  # fmt: skip
+    assert cells[3].recipe.endswith("--arch lenet5 --method none --epochs 1 --seed 1 --batch_size 512")
+    assert cells[0].name == "one/seed=0,size=small"
+
+
+def test_values_may_name_values_an_experiments_own_win_and_places_leave_the_recipe_alone():
+    grid = {
+        "places": {"here": "as/it/came"},
+        "values": {"a": "{b} {here}", "b": "x"},
+        "experiments": {"e": {"flags": "--note '{a}'"}, "f": {"flags": "--note '{a}'", "values": {"b": "y"}}},
+    }
+    e, f = cells_of(grid, {"here": "/mine"})
+    assert (e.flags, f.flags) == (["--note", "x /mine"], ["--note", "y /mine"])
+    assert (e.recipe, e.name) == ("main.py --note 'x as/it/came'", "e/run")
+    assert e.recipe == cells_of(grid)[0].recipe
+
+
+@pytest.mark.parametrize(
+    ("grid", "words", "said"),
+    [
+        (GRID, ["--only", "two"], "no run has this name; experiments are one"),
+        (GRID, ["--only", "one/seed=0"], "no run has this name; experiments are one"),
+        (GRID, ["--set", "net"], "PLACE=PATH"),
+        (GRID, ["--set", "net=resnet20"], "no place net"),
+        (GRID, ["--jobs", "0"], "1 or more"),
+        ({"experiments": {"e": {"flags": "{ratio}"}}}, [], "e: nothing stands for 'ratio'"),
+        ({"values": {"a": "{b}", "b": "{a}"}, "experiments": {"e": {"flags": "{a}"}}}, [], "names itself"),
+        ({"experiments": {"e": {}}}, [], "each with flags"),
+        ({"experiments": {"e": {"flags": "", "axes": [1]}}}, [], "have no names"),
+        ([], [], "no grid"),
+    ],
+)
+def test_a_wrong_command_is_one_line_and_runs_nothing(grid, words, said, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid))
+    with pytest.raises(SystemExit) as ended:
+        main(["grid.yaml", "--results", "results", *words])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert (ended.value.code, said in line) == (2, True), line
+    assert [file.name for file in tmp_path.iterdir()] == ["grid.yaml"]
+
+
+def test_a_pattern_picks_runs_and_a_name_an_experiment(tmp_path, capsys):
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(GRID))
+    for only, n in (("one", 4), ("one/seed=0,*", 2), ("*size=large", 2)):
+        assert main([str(tmp_path / "grid.yaml"), "--results", str(tmp_path), "--list", "--only", only]) == 0
+        assert capsys.readouterr().out.count("to do") == n
+
+
+def test_runs_are_made_two_at_a_time_then_skipped_and_failures_named(tmp_path):
+    grid = json.loads(json.dumps(GRID))
+    grid["experiments"]["one"]["axes"]["size"]["wrong"] = "--batch_size nothing"
+    first = sweep(tmp_path, grid, "--jobs", "2")
+    assert first.returncode == 1, first.stderr
+    assert "6 runs, 0 done before, 2 at a time" in first.stdout
+    assert "[6/6]" in first.stdout
+    assert first.stderr.count("failed: one/seed=") == 2
+    assert "--batch_size" in first.stderr
+    reports = sorted((tmp_path / "results" / "one").glob("*.json"))
+    assert [file.stem for file in reports] == [f"seed={s},size={n}" for s in (0, 1) for n in ("large", "small")]
+    report = json.loads(reports[0].read_text())
+    assert (report["seed"], report["iterations"]["finetune"]) == (0, 3)  # batches of 512 of 1,437 images
+    assert "LeNet" in (reports[0].with_suffix("") / "model_arch.txt").read_text()
+    written = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.json")}
+    again = sweep(tmp_path, GRID)
+    assert (again.returncode, again.stdout) == (0, "4 runs, 4 done before, 1 at a time\n")
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.json")} == written
+    grid["experiments"]["one"]["flags"] += " --wd 0.1"
+    changed = sweep(tmp_path, grid)
+    assert (changed.returncode, changed.stdout) == (2, "")
+    assert "made with other flags" in changed.stderr
+
+
+def test_a_run_without_a_report_has_failed_and_the_others_are_made(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    cells = [Cell("e", {"at": f"[{i}]"}, "main.py", [], "") for i in range(2)]
+    monkeypatch.setattr(Sweep, "_start", started_as_nothing)
+    assert Sweep(tmp_path, [{}]).run(cells) == 1
+    assert capsys.readouterr().err.count("it left no report") == 2
+
+
+def started_as_nothing(self, cell):
+    """In place of a run: a process that ends at once, and well."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    self.running[process] = cell, self.free.pop(0), open(os.devnull), time.monotonic()  # noqa: SIM115
+
+
+def test_a_sweep_that_is_stopped_stops_its_run_and_goes_on_with_it(tmp_path):
+    flags = "--dataset digits --arch lenet5 --method none --epochs 60 --batch_size 128 --seed 0"
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump({"experiments": {"e": {"flags": flags}}}))
+    command = [sys.executable, ROOT / "scripts" / "sweep.py", "grid.yaml", "--results", "results"]
+    running = subprocess.Popen(command, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        until = time.monotonic() + 60
+        while not list(tmp_path.glob("Experiments/*/weights/checkpoint.pth")) and time.monotonic() < until:
+            time.sleep(0.1)
+        running.send_signal(signal.SIGTERM)
+        out, _ = running.communicate(timeout=60)
+    finally:
+        running.kill()
+    assert running.returncode == 143
+    assert "exit code 143" in out
+    assert not list(tmp_path.glob("results/**/*.json"))
+    listed = subprocess.run([*command, "--list"], cwd=tmp_path, text=True, capture_output=True, check=True)
+    assert listed.stdout.startswith("to do")
+    again = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, check=False)
+    assert again.returncode == 0, again.stderr
+    (run_dir,) = (tmp_path / "Experiments").iterdir()
+    assert "resumed from" in (run_dir / "log" / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("visible", "jobs", "expected"),
+    [
+        ("2,5", None, [{"CUDA_VISIBLE_DEVICES": "2"}, {"CUDA_VISIBLE_DEVICES": "5"}]),
+        ("2", 2, [{"CUDA_VISIBLE_DEVICES": "2"}] * 2),
+        ("", 2, [{"OMP_NUM_THREADS": "3"}] * 2),
+        ("", None, [{"OMP_NUM_THREADS": "6"}]),
+    ],
+)
+def test_every_gpu_gets_a_run_or_the_cores_are_shared(visible, jobs, expected, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(6))
+    assert places(jobs) == expected
+
+
+STEPS = {"lambda": {391}, "length": {100, 2500}, "figure1": {1251}}
+
+
+@pytest.mark.parametrize("cell", [cell for cell in EVIDENCE if "--method" in cell.flags], ids=lambda cell: cell.name)
+def test_each_prune_phase_of_the_evidence_has_the_steps_that_the_page_states(cell):
+    flags = ["GReg-1" if flag == "Torch-Pruning" else flag for flag in cell.flags]  # it counts as GReg-1 does
+    options, _ = parse([*flags, "--project_name", cell.project])
+    schedule = PRUNERS[options.method].schedule(options, SimpleNamespace(pruned={"layer": 1}))
+    steps = schedule.cut_after_step + 1 if schedule else 0
+    assert steps in (STEPS.get(cell.experiment, {626}) if schedule else {0})
+    if options.epochs and options.method != "none":  # so many steps of fine-tuning; a base is trained by its own
+        extra = {"L1-longer": 626}.get(cell.axes.get("method"), 0)
+        assert options.epochs * -(-options.train_images // options.batch_size) == 626 + extra
+
+
+def test_the_page_follows_from_the_reports(tmp_path):
+    """What is committed is what the script writes."""
+    for file in results.RESULTS.rglob("*.json"):
+        target = tmp_path / file.relative_to(results.RESULTS)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(file.read_bytes())
+    results.write(tmp_path, tmp_path / "RESULTS.md", tmp_path)
+    assert (tmp_path / "RESULTS.md").read_text() == (ROOT / "RESULTS.md").read_text()
+    names = {table.name for table in results.RESULTS.glob("*.csv")}
+    assert names == {table.name for table in tmp_path.glob("*.csv")}
+    for name in names:
+        assert (tmp_path / name).read_text() == (results.RESULTS / name).read_text(), name
+    assert {file.name for file in tmp_path.glob("*.png")} <= {file.name for file in (ROOT / "docs" / "img").iterdir()}
+
+
+@pytest.mark.parametrize("cell", [c for c in EVIDENCE if c.file(results.RESULTS).exists()], ids=lambda cell: cell.name)
+def test_each_report_is_of_the_run_whose_name_it_has(cell):
+    report, axes = cell.report(results.RESULTS), cell.axes
+    assert str(report["seed"]) == axes.get("seed", "0")
+    if "--directly_ft_weights" in cell.flags:  # has no method of its own
+        cut_as = [f"{axis}={value}" for axis, value in axes.items() if axis != "lr"]
+        assert all(re.search(re.escape(named) + "[,_]", report["base_model"]) for named in cut_as)
+    elif "method" in axes:
+        assert axes["method"].removesuffix("-longer").replace("scratch", "L1") == report["method"]
+    if "ratio" in axes and report["stage_pr"]:
+        assert report["stage_pr"].startswith(f"[0,{axes['ratio']},")
+
+
+def test_seeds_become_mean_and_deviation_and_what_is_missing_is_a_dash():
+    def report(best, seed):
+        return {"method": "L1", "seed": seed, "acc1_best": best, "acc1_last": None}
+
+    table = tables.Table(("e",), tables.TUNED)
+    runs = [({"seed": str(seed), "ratio": "0.5"}, report(best, seed)) for seed, best in enumerate((80.0, 82.0))]
+    rows = tables.rows_of(table, {"e": [*runs, ({"seed": "0", "ratio": "0.9"}, report(70.0, 0))]})
+    assert rows == [
+        ["ratio", "seeds", "best epoch (on test)"],
+        ["0.5", "2", "81.00 ± 1.41"],
+        ["0.9", "1", "70.00"],
+    ]
+
+
+def test_a_cell_names_its_report_and_its_run_after_its_axes(tmp_path):
+    cell = Cell("schedule", {"ratio": "0.5", "method": "L1"}, "main.py", [], "")
+    assert cell.file(tmp_path) == tmp_path / "schedule" / "ratio=0.5,method=L1.json"
+    assert cell.project == "schedule,ratio=0.5,method=L1"
+
+
+def test_gains_are_taken_seed_by_seed():
+    found = {("L1", 0): 80.0, ("L1", 1): 82.0, ("L1-longer", 1): 84.0, ("GReg-1", 1): 85.0}
+    runs = [
+        ({"ratio": "0.5", "method": method, "seed": str(seed)}, {"seed": seed, "acc1_best": best})
+        for (method, seed), best in found.items()
+    ]
+    assert tables.rows_of_gains(runs)[1:] == [
+        ["0.5", "L1-longer", "1", "+2.00", "–"],
+        ["0.5", "GReg-1", "1", "+3.00", "+1.00"],
+    ]
+
+
+def test_learning_rates_stand_side_by_side_with_the_schedules_own():
+    def run(rate, best, seed=0):
+        axes = {"ratio": "0.9", "method": "L1", "seed": str(seed)}
+        return axes | ({"lr": rate} if rate else {}), {"seed": seed, "acc1_best": best}
+
+    reports = {"lr": [run("0.1", 36.0), run("0.001", 33.0)], "schedule": [run(None, 42.0), run(None, 50.0, seed=1)]}
+    assert tables.rows_by_rate(reports) == [
+        ["ratio", "method", "from 0.001", "from 0.01", "from 0.1", "seeds"],
+        ["0.9", "L1", "33.00", "42.00", "36.00", "1, 1, 1"],
+    ]
+
+
+def test_steps_before_the_cut_are_counted_though_its_network_was_fine_tuned_again():
+    def run(axes, best, **iterations):
+        report = {"method": "GReg-1", "seed": 0, "speedup": 10.0, "acc1_best": best, "acc1_last": best}
+        return {"seed": "0", "ratio": "0.9"} | axes, report | {"iterations": iterations}
+
+    greg1, l1 = {"method": "GReg-1"}, {"method": "L1"}
+    reports = {
+        "schedule": [
+            run(greg1, 58.0, update=400, stabilise=200, finetune=600),
+            run(l1, 42.0, finetune=600),
+            run({"method": "L1-longer"}, 49.0, finetune=1200),
+            run(l1 | {"ratio": "0.95"}, 41.0, finetune=600),  # run at one length only
+        ],
+        "length": [run({"steps": "2500"}, 63.0, update=1600, stabilise=900, finetune=600)],
+        "same-flops": [run(l1, 66.0, finetune=6600)],
+        "tuned-longer": [
+            run(greg1, 70.0, finetune=3600),
+            run(greg1 | {"seed": "1"}, 71.0, finetune=3600),  # the report of its cut is missing
+        ],
+    }
+    reports = {experiment: [] for experiment in runs.TUNED_AGAIN} | reports
+    assert [row[:3] + row[4:6] for row in tables.rows_by_length(reports)[1:]] == [
+        ["L1", "0", "600", "60", "42.00"],
+        ["L1", "0", "1200", "120", "49.00"],
+        ["L1", "0", "6600", "660", "66.00"],
+        ["GReg-1", "600", "600", "660", "58.00"],
+        ["GReg-1", "600", "3600", "960", "70.00"],
+        ["GReg-1", "2500", "600", "2560", "63.00"],
+    ]

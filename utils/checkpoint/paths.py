@@ -1,0 +1,16 @@
+"""Where a run keeps its files."""
+
+from pathlib import Path
+
+from utils.config.options import Options
+
+LATEST, PREVIOUS = "checkpoint", "checkpoint_previous"
+PARAMS, REPORT = Path("log", "params.yaml"), Path("log", "report.json")
+
+
+def folder_of_runs(options: Options) -> Path:
+    return Path("Debug_Dir" if options.debug else "Experiments")
+
+
+def project_of(options: Options) -> str:
+    return options.project_name or "__".join((options.method, options.arch, options.dataset))

@@ -1,0 +1,217 @@
+"""What our checkpoints and reports must hold: the one place that says so, for every reader of them."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model.rebuild import check_network
+from pruner import PRUNERS, groups
+from pruner.regularized import GReg
+from utils.checkpoint.forms import Keys, mismatch
+from utils.checkpoint.record import TESTED, Record, Tally
+from utils.config.options import stored_defaults
+from utils.config.paths import regular_file
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**62
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+def _mask(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dtype == torch.bool and value.layout == torch.strided
+
+
+def _finite(value: Any) -> bool:
+    dense = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_complex()
+    return dense and bool(value.isfinite().all())
+
+
+def _gaps(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point() and not bool(value.isnan().any())
+
+
+def _rng_state(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dtype == torch.uint8 and value.shape == torch.get_rng_state().shape
+
+
+def _generator_bytes(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dtype == torch.uint8 and value.ndim == 1
+
+
+_ACCURACY = {str: _number}
+_FIGURE = (_number, None)
+_RECORD = Keys(
+    {
+        "images": lambda value: isinstance(value, list | tuple) and len(value) == 2 and all(map(_count, value)),
+        "base": (str, None),
+        "around": Keys(
+            {},
+            {
+                "base": _ACCURACY, "before_cut": _ACCURACY, "after_cut": _ACCURACY, "acc1_before_cut_bn": _FIGURE,
+                "acc1_after_cut_bn": _FIGURE, "gap": _ACCURACY, "l1_comparison": {str: _ACCURACY},
+                "latency": {str: {str: _ACCURACY}}, "noisy_ensemble_acc1": _FIGURE,
+                "jacobian_singular_values": (_ACCURACY, None),
+            },
+        ),
+        "tuned": Keys(
+            {"acc1": [_number], "acc5": [_number], "val_acc1": [_number], "best_epoch": (_count, None),
+             "right": _count, "seen": _count}
+        ),
+        "tally": Keys({f.name: {str: _number} for f in fields(Tally)}),
+        "tests": [Keys(dict.fromkeys(TESTED, (int, float, str, None)))],
+    }
+)  # fmt: skip
+_LAYER = Keys({"updates": _count, "finished": bool, "kept": (_mask, None), "gap": (_gaps, None)})
+_GREG = Keys(
+    {
+        "step": int, "decisions": _count, "finished_at": (_count, None), "layers": {str: _LAYER},
+        "l1_picks": {str: _mask}, "comparison": {str: {str: _number}}, "milestones": {str: _count},
+    },
+    {
+        "starting_scores": {str: _finite},
+        "pending": (None, Keys({"step": _count, "layers": [str], "gaps": _gaps})),
+    },
+)  # fmt: skip
+_OF_SGD, _OF_ADAM = {"momentum_buffer"}, {"step", "exp_avg", "exp_avg_sq"}
+_OPTIMIZER = (
+    lambda value: value == {},
+    Keys(
+        {
+            "state": {int: {str: (_finite, _number, None)}},
+            "param_groups": [Keys({"params": [_count], "lr": (_number, _finite)})],
+        }
+    ),
+)
+_STATE = Keys(
+    {
+        "phase": lambda value: value in ("prune", "finetune"),
+        "step": _count,
+        "epoch": _count,
+        "optimizer": _OPTIMIZER,
+        "pruner": dict,
+        "rng": [Keys({"torch": _rng_state, "cuda": [_generator_bytes]})],
+        "record": _RECORD,
+        "observers": {str: dict},
+    },
+    {"identity": Keys({"run_id": str, "fingerprint": str, "class_names": [str]})},
+)
+
+
+_REPORT = Keys(
+    {
+        "method": str, "arch": str, "data_name": str, "seed": int, "pruned": {str: _count}, "params_before": _count,
+        "params_after": _count, "flops_before": _count, "flops_after": _count, "speedup": _number,
+        "compression": _number, "seconds": {str: _number}, "iterations": {str: _count}, "run_dir": str,
+        "best_epoch": (_count, None),
+        **{f"acc1_{name}": _FIGURE for name in ("base", "before_cut", "after_cut", "best", "last")},
+    },
+    {
+        "latency": {str: {str: _ACCURACY}}, "sparsity": _number, "pruned_weights": _count, "prunable_weights": _count,
+        "device": str, "torch_version": str,
+        **{f"acc5_{name}": _FIGURE for name in ("base", "before_cut", "after_cut", "best", "last")},
+        **{f"acc1_{name}_bn": _FIGURE for name in ("before_cut", "after_cut")},
+    },
+)  # fmt: skip
+
+
+def read_report(file: Path) -> dict[str, Any]:
+    """A run's ``log/report.json``.
+
+    Raises:
+        ValueError: it cannot be read, or lacks what a table shows; names it.
+    """
+    try:
+        report = json.loads(regular_file(file).read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{file} cannot be read: {error}") from None
+    wrong = mismatch(report, _REPORT, "")
+    if wrong is not None:
+        raise ValueError(f"{file} is not a report of this program: {wrong.lstrip('.') or 'all of it'} is not sound")
+    return report
+
+
+def validated(found: dict[str, Any], source: object) -> dict[str, Any]:
+    """`found`, once it is known to be a sound network of ours and, where it has a phase, a sound state of a run.
+
+    Raises:
+        ValueError: names `source` and the part that is missing or of the wrong form.
+    """
+    check_network(found, str(source))
+    wrong = next(_contradictions(found), None)
+    if wrong is None and "phase" in found and found["version"] > 1:  # format 1 is not resumed: it had no record
+        wrong = mismatch(found, _STATE, "")
+        wrong = next(_contradictions_of_state(found), None) if wrong is None else wrong
+    if wrong is not None:
+        raise ValueError(f"{source} is damaged or not a checkpoint of this program: {wrong.lstrip('.')} is not sound")
+    return found
+
+
+def _contradictions(found: dict[str, Any]) -> Iterator[str]:
+    """Parts that do not fit the weights beside them."""
+    weights, kind = found["model"], found["options"].get("wg", "filter")
+    if kind not in groups.KINDS:
+        yield "options.wg"
+    for name, mask in found["masks"].items():
+        if f"{name}.weight" not in weights or mask.shape != weights[f"{name}.weight"].shape:
+            yield f"masks.{name}"
+    for name, kept in found["kept"].items():
+        weight = weights.get(f"{name}.weight")
+        if kind == "weight" or weight is None or int(kept.sum()) != groups.count(weight.shape, kind):
+            yield f"kept.{name}"
+
+
+def _contradictions_of_state(found: dict[str, Any]) -> Iterator[str]:
+    weights, kind = found["model"], found["options"].get("wg", "filter")
+    complete = "identity" in found  # older versions had fewer settings; those with a default other than none they had
+    for name, default in stored_defaults().items():
+        lacking = name not in found["options"] if complete else False
+        if lacking or (default is not None and found["options"].get(name) is None):
+            yield f"options.{name}"
+    if found["phase"] == "prune" and found["options"].get("directly_ft_weights"):  # such a run has no prune phase
+        yield "phase"
+    pruner = found["pruner"]
+    if pruner and issubclass(PRUNERS.get(found["options"]["method"], object), GReg):
+        wrong = mismatch(pruner, _GREG, "pruner")
+        if wrong is not None:
+            yield wrong
+        if (
+            found["options"]["method"] == "GReg-2"
+            and pruner.get("starting_scores", {}).keys() != pruner["layers"].keys()
+        ):
+            yield "pruner.starting_scores"
+        if pruner["layers"].keys() != pruner["l1_picks"].keys():
+            yield "pruner.layers"
+    for name, layer in pruner.get("layers", {}).items():
+        weight = weights.get(f"{name}.weight")
+        if weight is None or (layer["kept"] is not None and len(layer["kept"]) != groups.count(weight.shape, kind)):
+            yield f"pruner.layers.{name}"
+    try:
+        Record().load_state_dict(found["record"])
+    except TypeError:  # a key of its parts that this version does not know
+        yield "record"
+
+
+def refuse_other_optimizer(state: dict[str, Any], model: nn.Module, source: object) -> None:
+    """Compare what an optimizer remembers of each parameter with the parameters of `model`.
+
+    Raises:
+        ValueError: there are more or fewer, or a buffer has another shape than its parameter.
+    """
+    shapes = [parameter.shape for parameter in model.parameters()]
+    listed = [index for group in state.get("param_groups", []) for index in group["params"]]
+    fits = not state or listed == list(range(len(shapes)))
+    for index, values in state.get("state", {}).items():
+        buffers = [value for value in values.values() if isinstance(value, Tensor) and value.ndim]
+        fits = fits and index < len(shapes) and all(buffer.shape == shapes[index] for buffer in buffers)
+        fits = fits and set(values) in (_OF_SGD, _OF_ADAM)
+    if not fits:
+        raise ValueError(f"{source} is damaged: its optimizer is of another network than its weights")

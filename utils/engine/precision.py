@@ -1,0 +1,47 @@
+"""How the arithmetic is done: number format and memory layout, decided once and written down with the run.
+
+Nothing is timed at run time, since a run must go on as it began. The defaults are from measurements: BENCHMARKS.md.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from utils.config.options import Options
+
+# Networks with few convs or none: bf16 made them slower, or no faster.
+LITTLE_ARITHMETIC = ("lenet5", "lenet5_mini", "mlp_7_linear")
+
+
+def resolved(options: Options, device: torch.device) -> Options:
+    """`options` with every ``auto`` of speed decided, by device and network.
+
+    Raises:
+        ValueError: what is asked for cannot be done here.
+    """
+    if options.cuda_graph == "on":
+        raise ValueError("--cuda_graph on is not available yet: no GPU was at hand to try it on; give auto or off")
+    fast = options.arch not in LITTLE_ARITHMETIC and device.type == "cpu" and has_bf16_arithmetic()
+    return replace(
+        options,
+        amp=("bf16" if fast else "none") if options.amp == "auto" else options.amp,
+        channels_last=("true" if fast else "false") if options.channels_last == "auto" else options.channels_last,
+        cuda_graph="off",
+    )
+
+
+def has_bf16_arithmetic() -> bool:
+    """Whether this CPU multiplies bfloat16 numbers, rather than converting them first."""
+    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+
+
+def laid_out(model: nn.Module, options: Options) -> nn.Module:
+    """`model`, in place, in the memory layout of the run; images follow the weights of the first conv."""
+    return model.to(memory_format=torch.channels_last) if options.channels_last == "true" else model
+
+
+def compiled(model: nn.Module, options: Options) -> nn.Module:
+    """`model` as it is trained: through torch.compile with ``--compile``; the weights are the same."""
+    return torch.compile(model) if options.compile else model

@@ -1,0 +1,139 @@
+"""The network that a run starts from, with its weights."""
+
+import logging
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from data import DataSpec
+from model import (
+    LARGE,
+    SMALL,
+    add_biases,
+    build_model,
+    check_forward,
+    fit_to,
+    is_small,
+    pretrained_state,
+    rebuild,
+    weights_of,
+)
+from utils.checkpoint import files
+from utils.checkpoint.state_dicts import conversion_notices, rename_head
+from utils.config.options import Options
+from utils.config.paths import find_one
+from utils.config.types import about
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Attributes:
+    source: where the weights come from, in words; None: freshly initialised.
+    pruned: whether the network is already cut or masked.
+    kept, masks: of that cut, as checkpoints hold them.
+    """
+
+    model: nn.Module
+    source: str | None
+    pruned: bool = False
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    masks: dict[str, Tensor] = field(default_factory=dict)
+
+
+def starting_network(options: Options, spec: DataSpec) -> Start:
+    """Build the network of `options` for images of `spec` and fill it.
+
+    Raises:
+        ValueError: the file cannot be had or does not fit.
+    """
+    torch.manual_seed(options.seed)
+    for flag in ("directly_ft_weights", "base_model_path"):
+        if getattr(options, flag):
+            with about(flag):
+                return _from_file(options, spec, getattr(options, flag))
+    model = build_model(options.arch, spec.classes, spec.channels, spec.size, not options.not_use_bn)
+    if not options.pretrained:
+        return Start(model, None)
+    weights = weights_of(options.arch, options.pretrained, spec.size)
+    state, own = pretrained_state(weights), model.state_dict()
+    if spec.classes != len(weights.meta["categories"]):
+        heads = [key for key in state if key in own and state[key].shape != own[key].shape]
+        log.warning("notice: %s classes here: %s start untrained", spec.classes, ", ".join(heads))
+        state |= {key: own[key] for key in heads}
+    files.fill(model, state, str(weights))
+    return Start(model, f"torchvision's {weights}")
+
+
+def _from_file(options: Options, spec: DataSpec, pattern: str) -> Start:
+    path = find_one(pattern)
+    saved = files.read(path, options.trust_checkpoint, options.weights_key)
+    if "options" in saved:
+        if saved["options"]["arch"] != options.arch:
+            raise ValueError(f"{path} holds a {saved['options']['arch']}, not a {options.arch}: see --arch")
+        _refuse_other_images(saved, spec, path)
+        if saved["options"]["not_use_bn"] != options.not_use_bn:
+            raise ValueError(f"{path} and this command differ in --not_use_bn")
+        pruned = files.is_pruned(saved)
+        base = Start(rebuild(saved, path), str(path), pruned, saved["kept"], saved["masks"])
+        if options.weights_key is not None:
+            log.warning("notice: no effect on a checkpoint of this program: --weights_key")
+        _log_notices(conversion_notices(saved["model"], path))
+        return base
+    return _of_other_program(options, spec, path, saved)
+
+
+def _of_other_program(options: Options, spec: DataSpec, path: Path, saved: dict) -> Start:
+    model = build_model(options.arch, spec.classes, spec.channels, spec.size, not options.not_use_bn)
+    state, renamed = rename_head(saved["model"], model.state_dict(), path)
+    if options.not_use_bn:
+        add_biases(model, state)
+    dense = sum(p.numel() for p in model.parameters())
+    if options.trust_checkpoint:  # another program's network may be pruned; its shapes tell
+        fit_to(model, state)
+    files.fill(model, state, str(path))
+    outputs = [m.out_features for m in model.modules() if isinstance(m, nn.Linear)][-1:]
+    if outputs not in ([], [spec.classes]):
+        raise ValueError(f"{path} tells {outputs[0]} classes apart; {spec.name} has {spec.classes}")
+    pruned = sum(p.numel() for p in model.parameters()) < dense
+    if pruned:
+        check_forward(model, asdict(spec), path)
+    _log_notices(saved["notices"] + renamed + conversion_notices(state, path))
+    return Start(model, str(path), pruned)
+
+
+def _log_notices(notices: list[str]) -> None:
+    for notice in notices:
+        log.warning("notice: %s", notice)
+
+
+def network_of_run(saved: dict, spec: DataSpec, source: str) -> Start:
+    """The network of a run's io, to go on with.
+
+    Raises:
+        ValueError: it was made for other images than `spec`'s.
+    """
+    _refuse_other_images(saved, spec, source)
+    return Start(rebuild(saved, source), source, files.is_pruned(saved), saved["kept"], saved["masks"])
+
+
+def _refuse_other_images(saved: dict, spec: DataSpec, source: str | Path) -> None:
+    was, here = (tuple(of[key] for key in ("classes", "channels", "size")) for of in (saved["data"], asdict(spec)))
+    if was != here:
+        raise ValueError(
+            f"{source} was made for {saved['data'].get('name', 'other images')}: "
+            f"classes, channels and size {was}; {spec.name} has {here}"
+        )
+
+
+def family_notice(options: Options, spec: DataSpec) -> list[str]:
+    """Says so where the only network of a name is of the family for images of another size."""
+    small = is_small(options.arch, spec.size)
+    if small and options.arch not in LARGE and spec.size > 64:
+        return [f"{options.arch} is a network for small images; {spec.name} has {spec.size} px"]
+    if not small and options.arch not in SMALL and spec.size <= 64:
+        return [f"{options.arch} is torchvision's, made for larger images; {spec.name} has {spec.size} px"]
+    return []

@@ -1,0 +1,155 @@
+"""What a run would do, before it does anything: the plan, its costs, and what speaks against it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from data import DataSpec
+from model import build_model, weights_of
+from model.cost import Cost, cost_of, example
+from pruner import PRUNERS, Plan, Schedule, inherit_plan, keep_all, make_plan
+from pruner.cut import shrunk_copy
+from pruner.layers import Layer, layers_of
+from utils.checkpoint.files import kept_by, read
+from utils.config.options import Options
+from utils.config.paths import find_one
+from utils.config.types import about
+from utils.reporting.format import format_epochs
+from utils.reporting.tables import plan_values
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Attributes:
+    before, after: costs of the network and of what the plan leaves.
+    values: the plan as plain values, for the table, ``--plan=json`` and the report.
+    inherited: the very groups to keep, of another run (``--base_pr_model``), or None.
+    """
+
+    plan: Plan
+    schedule: Schedule | None
+    before: Cost
+    after: Cost
+    values: dict[str, Any]
+    inherited: dict[str, Tensor] | None = None
+
+
+def plan_run(options: Options, spec: DataSpec, kept_so_far: dict[str, Tensor] | None = None) -> Planned:
+    """Plan on a network without weights, in no time and memory.
+
+    Args:
+        kept_so_far: of a resumed run, from its checkpoint: files that its options name are not opened again.
+
+    Raises:
+        ValueError: the flags do not fit the network, or the plan misses ``--expect_speedup``.
+    """
+    if options.pretrained:
+        if options.base_model_path:
+            raise ValueError("--pretrained and --base_model_path are two bases; give one")
+        weights_of(options.arch, options.pretrained, spec.size)
+    with torch.device("meta"), about(f"arch {options.arch}"):
+        model = build_model(options.arch, spec.classes, spec.channels, spec.size, not options.not_use_bn)
+    plan, inherited = _plan(options, model, kept_so_far or {})
+    method = PRUNERS[options.method]
+    method.check(plan)
+    before = cost_of(model, spec.channels, spec.size)
+    after = cost_of(shrunk_copy(model, plan, example(model, spec.channels, spec.size)), spec.channels, spec.size)
+    schedule = None if options.directly_ft_weights else method.schedule(options, plan)
+    values = plan_values(options, spec, plan, before, after, schedule)
+    if method.prunes:
+        _check_speedup(options.expect_speedup, values["speedup"], plan)
+    return Planned(plan, schedule, before, after, values, inherited)
+
+
+def _plan(options: Options, model: nn.Module, kept_so_far: dict[str, Tensor]) -> tuple[Plan, dict[str, Tensor] | None]:
+    """The plan, and the groups to keep where another run's file names them."""
+    method = PRUNERS[options.method]
+    if not method.prunes and not options.directly_ft_weights:
+        try:
+            return keep_all(layers_of(model), options.wg), None
+        except ValueError:  # a network that can be trained, though its layers have no addresses to prune by
+            return keep_all([], options.wg), None
+    with about(f"arch {options.arch}"):
+        layers = layers_of(model)
+    if kept_so_far and (options.directly_ft_weights or options.base_pr_model):
+        plan = inherit_plan(layers, options.wg, kept_so_far, "the checkpoint")
+        return plan, kept_so_far if options.inherit_pruned == "index" else None
+    if options.directly_ft_weights:
+        return _inherit(options, layers, "directly_ft_weights")[0], None
+    if options.base_pr_model:
+        if options.stage_pr:
+            raise ValueError("--base_pr_model and --stage_pr are two sources of ratios; give one")
+        plan, kept = _inherit(options, layers, "base_pr_model")
+        return plan, kept if options.inherit_pruned == "index" else None
+    if not options.stage_pr:
+        raise ValueError(f"--method {options.method} needs --stage_pr, such as [0,0.5,0.5,0.5,0] or [1-15:0.7]")
+    plan = make_plan(layers, options.stage_pr, options.skip_layers, options.wg, method.rounded)
+    if kept_so_far and {name: int((~kept).sum()) for name, kept in kept_so_far.items()} != plan.pruned:
+        raise ValueError("the checkpoint to resume from prunes other numbers of groups than its --stage_pr")
+    return plan, None
+
+
+def _inherit(options: Options, layers: list[Layer], flag: str) -> tuple[Plan, dict[str, Tensor]]:
+    """The plan that another run's file carries out, and what it keeps."""
+    with about(flag):
+        path = find_one(getattr(options, flag))
+        arch, kind, kept = kept_by(read(path, options.trust_checkpoint), str(path))
+    if arch != options.arch:
+        raise ValueError(f"--{flag}: {path} holds a {arch}, not a {options.arch}")
+    if kind != options.wg:
+        raise ValueError(f"--{flag}: {path} has pruned {kind}s; give --wg {kind}")
+    return inherit_plan(layers, kind, kept, str(path)), kept
+
+
+def _check_speedup(expected: float | None, planned: float, plan: Plan) -> None:
+    if expected is None:
+        return
+    if plan.kind == "weight":
+        raise ValueError("--expect_speedup does not go with --wg weight: masks leave the FLOPs as they are")
+    if abs(planned / expected - 1) > 0.01:
+        raise ValueError(f"--expect_speedup {expected:g}: this plan's speedup is {planned:.2f}x")
+
+
+def refuse_untrained(options: Options, plan: Plan) -> None:
+    """A network that nobody trained has nothing worth keeping.
+
+    Raises:
+        ValueError: something would be removed from freshly initialised weights, and nobody asked for that.
+    """
+    trained = options.base_model_path or options.pretrained or options.directly_ft_weights
+    if plan.pruned and not trained and not options.allow_untrained:
+        raise ValueError(
+            "nobody has trained this network: give --base_model_path FILE (or --pretrained for torchvision's), "
+            "or --allow_untrained to prune it as it is initialised"
+        )
+
+
+LONG, USUAL = 300, 30  # epochs of a prune phase that are pointed out, and that are suggested in their place
+FEWEST = 600  # steps that are suggested: RESULTS.md's cuts after 626 are nearly free
+
+
+def length_notices(options: Options, planned: Planned) -> list[str]:
+    """A prune phase that is longer than one may think, or not as long as ``--prune_steps`` asks for."""
+    steps, epochs = planned.values["iterations"]["prune"], planned.values["epochs"]["prune"]
+    if steps and options.prune_steps:
+        why = "by the other flags given" if planned.plan.pruned else "since nothing is pruned"
+        made = f"--prune_steps {options.prune_steps}: the prune phase takes {steps} steps, {why}"
+        return [made] if steps != options.prune_steps else []
+    if not planned.plan.pruned or not epochs or epochs <= LONG:
+        return []
+    shorter = max(round(USUAL * steps / epochs), FEWEST)
+    how = f"--prune_steps {shorter} makes it {format_epochs(epochs * shorter / steps)}"
+    return [f"the prune phase takes {format_epochs(epochs)} of your images; {how}"] if shorter < steps else []
+
+
+def plan_notes(options: Options, plan: Plan) -> list[str]:
+    """What a plan forgives and a run would not."""
+    try:
+        refuse_untrained(options, plan)
+        if options.base_model_path:
+            find_one(options.base_model_path)
+    except ValueError as error:
+        return [f"a run would stop here: {error}"]
+    return []

@@ -1,0 +1,314 @@
+"""The run directory: its log, scalars, checkpoints and report. Nothing is written before one is opened."""
+
+import csv
+import fcntl
+import io
+import json
+import logging
+import math
+import os
+import platform
+import secrets
+import shlex
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from data import Data
+from pruner import Pruner
+from utils.checkpoint import files
+from utils.checkpoint.atomic import write_text
+from utils.checkpoint.paths import LATEST, PARAMS, PREVIOUS, REPORT, folder_of_runs, project_of
+from utils.checkpoint.record import TESTED, Record
+from utils.config.options import RUN_ID, Options, to_plain
+from utils.dist.process_group import gather
+from utils.dist.signals import Stop
+from utils.reporting.console import LogFile, optional, show
+from utils.reporting.scalars import Scalars
+
+
+class Run:
+    """What training reports to; this one leaves nothing behind. It is that of the Oracle's candidates and, while a
+    run has several processes, of all but the first.
+
+    Attributes:
+        kept, masks: of the cut, once it is made; every later checkpoint holds them.
+        record: what has been measured so far.
+        resumed: the checkpoint that the run is resumed from; empty for a new run.
+        stop: receives signals.
+    """
+
+    writes = False
+
+    def __init__(self, options: Options, stop: Stop | None = None, resumed: dict[str, Any] | None = None):
+        self.options, self.stop, self.resumed = options, stop or Stop(), resumed or {}
+        self.kept: dict[str, Tensor] = {}
+        self.masks: dict[str, Tensor] = {}
+        self.record = Record()
+        if resumed:
+            self.record.load_state_dict(resumed["record"])
+
+    def say(self, text: str) -> None:
+        """A line for the reader, on the screen and in the log."""
+
+    def scalars(self, phase: str, step: int, values: dict[str, float]) -> None:
+        """For TensorBoard, under ``phase/name``."""
+
+    def resumed_in(self, phase: str) -> dict[str, Any]:
+        """The checkpoint to go on from, if it is of `phase`; else empty."""
+        return self.resumed if self.resumed.get("phase") == phase else {}
+
+    def tested(self, phase: str, step: int, test: dict[str, float], **more: Any) -> None:
+        """A row of accuracies, for ``log/accuracy.csv``."""
+        self.record.tested(phase, step, test, **more)
+
+    def cut_made(self, kept: dict[str, Tensor], masks: dict[str, Tensor]) -> None:
+        """From now on checkpoints hold the pruned network."""
+        self.kept, self.masks = kept, masks
+
+    def save(self, *names: str, **state: Any) -> None:
+        """Write a checkpoint under each of `names`. All processes call this together."""
+        if names:
+            gather(files.random_state())
+
+    @property
+    def how_to_resume(self) -> str:
+        """The end of a line that says why the run has stopped."""
+        return ""
+
+    def save_pruned(self, model: nn.Module) -> None:
+        """``pruned_model.pth``: the network alone, where it is a pruned one."""
+
+    def finish(self, report: dict[str, Any]) -> None:
+        """The run is over."""
+
+    def close(self) -> None:
+        """The process has nothing more to say of it."""
+
+
+class RunDir(Run):
+    """``Experiments/<name>_SERVER<$SERVER>-<time>/`` with ``weights/`` and ``log/``.
+
+    Args:
+        data: what the run trains on; its description goes into every io.
+        resumed, path, run_id: of a run to resume; without a path a new directory is made.
+        refuse_twin: called before a new directory is made, while no other process can make one here.
+
+    Attributes:
+        run_id: stands in ``params.yaml``, checkpoints and report, so that those of another run are recognized.
+
+    Raises:
+        ValueError: the directory cannot be written, or another process is writing it.
+    """
+
+    writes = True
+
+    def __init__(
+        self,
+        options: Options,
+        data: Data,
+        model: nn.Module,
+        stop: Stop | None = None,
+        resumed: dict[str, Any] | None = None,
+        path: Path | None = None,
+        run_id: str | None = None,
+        refuse_twin: Callable[[], None] | None = None,
+    ):
+        super().__init__(options, stop, resumed)
+        self.run_id, self._data = run_id or secrets.token_hex(8), data
+        if path:
+            self._open(path)
+        else:
+            with _alone_in(_parent(options)):
+                if refuse_twin:
+                    refuse_twin()
+                self._open(_create(options))
+            with optional("model_arch.txt"):
+                self.log_file("model_arch.txt").write_text(f"{model}\n")
+        logging.getLogger().addHandler(self._log_file)
+        self._scalars = Scalars(self.path / "log")
+
+    def _open(self, path: Path) -> None:
+        """Take the directory, and write whose it is and what it is made with."""
+        self.path = path
+        try:
+            for name in ("weights", "log"):
+                (path / name).mkdir(exist_ok=True)
+            self._lock = lock(path)
+            params = {RUN_ID: self.run_id} | to_plain(self.options)
+            write_text(path / PARAMS, yaml.safe_dump(params, sort_keys=False))
+            self._log_file = LogFile(self.log_file("log.txt"))
+        except OSError as error:
+            raise ValueError(f"the run's directory {path} cannot be written: {error.strerror}") from None
+
+    def say(self, text: str) -> None:
+        show(text)
+
+    @property
+    def how_to_resume(self) -> str:
+        if self.weights(LATEST).exists():
+            return f"; resume with: python main.py --resume_path {shlex.quote(str(self.path))}"
+        return "; it has no checkpoint yet: start it again with the same command"
+
+    def weights(self, name: str) -> Path:
+        return self.path / "weights" / f"{name}.pth"
+
+    def log_file(self, name: str) -> Path:
+        return self.path / "log" / name
+
+    def scalars(self, phase: str, step: int, values: dict[str, float]) -> None:
+        self._scalars.add(phase, step, values)
+
+    def tested(self, phase: str, step: int, test: dict[str, float], **more: Any) -> None:
+        super().tested(phase, step, test, **more)
+        if phase not in ("prune", "finetune"):  # the phases have curves of their own
+            self.scalars(phase.replace(" ", "_"), step, {f"test_{key}": value for key, value in test.items()})
+        lines = io.StringIO()
+        table = csv.DictWriter(lines, TESTED, lineterminator="\n")
+        table.writeheader()
+        table.writerows(self.record.tests)
+        with optional("accuracy.csv"):
+            write_text(self.log_file("accuracy.csv"), lines.getvalue())
+
+    def save(
+        self,
+        *names: str,
+        phase: str,
+        step: int,
+        model: nn.Module,
+        epoch: int = 0,
+        optimizer: torch.optim.Optimizer | None = None,
+        pruner: Pruner | None = None,
+        observers: Sequence[Any] = (),
+    ) -> None:
+        """Write a checkpoint under each of `names`; of ``checkpoint`` the one before is kept, too.
+
+        Args:
+            step, epoch: how many have been made in `phase`.
+            observers: look on at the prune phase; what they have to remember is saved under their types' names.
+
+        Raises:
+            OSError: it cannot be written; what was saved before is intact.
+        """
+        if not names:
+            return
+        tuned = self.record.tuned
+        content = self._network(model) | {
+            "phase": phase,
+            "step": step,
+            "epoch": epoch,
+            "optimizer": optimizer.state_dict() if optimizer else {},
+            "pruner": pruner.state_dict() if pruner else {},
+            "rng": gather(files.random_state()),  # one per process
+            "best": {"acc1": tuned.best, "epoch": tuned.best_epoch},
+            "record": self.record.state_dict(),
+            "identity": {
+                RUN_ID: self.run_id,
+                "fingerprint": self._data.fingerprint,
+                "class_names": list(self._data.class_names),
+            },
+            "observers": {type(observer).__name__: observer.state_dict() for observer in observers},
+        }
+        for name in names:
+            files.save(self.weights(name), content, self.weights(PREVIOUS) if name == LATEST else None)
+
+    def save_pruned(self, model: nn.Module) -> None:
+        if self.kept or self.masks:
+            files.save(self.weights("pruned_model"), self._network(model))
+
+    def _network(self, model: nn.Module) -> dict[str, Any]:
+        return {
+            "options": to_plain(self.options),
+            "data": asdict(self._data.spec),
+            "kept": self.kept,
+            "masks": self.masks,
+            "model": model.state_dict(),
+        }
+
+    def finish(self, report: dict[str, Any]) -> None:
+        """Write the report: it marks the run as finished."""
+        for file in self.path.glob("log/*.rows"):
+            with suppress(OSError):
+                file.unlink()
+        report = {RUN_ID: self.run_id} | report
+        write_text(self.path / REPORT, json.dumps(_finite(report), indent=1, allow_nan=False) + "\n")
+
+    def close(self) -> None:
+        self._scalars.close()
+        self._lock.close()
+
+
+def lock(path: Path) -> TextIO:
+    """Keep other processes from writing the run at `path`; the system lets go of it when this one ends.
+
+    Raises:
+        ValueError: another process has it.
+    """
+    file = open(path / "log" / "lock", "a+")  # noqa: SIM115 - held open on purpose
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        file.seek(0)
+        who = file.read().strip()
+        file.close()
+        raise ValueError(f"{path} is being written by another process ({who}); wait for it or stop it") from None
+    except OSError:  # a file system without locks
+        pass
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()}\n")
+    file.flush()
+    return file
+
+
+def _finite(value: Any) -> Any:
+    """`value` with null for numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _parent(options: Options) -> Path:
+    """The folder of runs, which is made where it is not there."""
+    parent = folder_of_runs(options)
+    try:
+        parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"the folder of runs {parent} cannot be made: {error.strerror}") from None
+    return parent
+
+
+@contextmanager
+def _alone_in(parent: Path) -> Iterator[None]:
+    """No other process of this program makes a run directory in `parent` within; where the file system has locks."""
+    folder = os.open(parent, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _create(options: Options) -> Path:
+    """A directory that was not there before: a second later if the name is taken."""
+    while True:
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+        name = f"{project_of(options)}_SERVER{os.environ.get('SERVER', '')}-{stamp}"
+        path = folder_of_runs(options) / name
+        try:
+            path.mkdir()
+            return path
+        except FileExistsError:
+            time.sleep(1)
+        except OSError as error:
+            raise ValueError(f"the run's directory {path} cannot be made: {error.strerror}") from None

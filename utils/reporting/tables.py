@@ -1,0 +1,202 @@
+"""What a reader sees: the plan, the costs and the closing table."""
+
+from typing import Any
+
+from torch import Tensor
+
+from data import DataSpec, held_out_images, steps_per_epoch
+from model.cost import Cost
+from pruner import PRUNERS, Plan, Schedule
+from utils.config.options import Options
+from utils.reporting.format import aligned, format_epochs, shown
+
+SHOWN = {
+    "lr_prune": "learning rate", "update_reg_interval": "K_u", "stabilize_reg_interval": "K_s",
+    "reg_granularity_pick": "δ'", "reg_granularity_prune": "δ", "reg_upper_limit_pick": "τ'", "reg_upper_limit": "τ",
+}  # fmt: skip
+COUNTED = "  counted: weights and biases of conv and linear layers; 2 FLOPs per multiply-add; one image"
+
+
+def plan_values(
+    options: Options, spec: DataSpec, plan: Plan, before: Cost, after: Cost, schedule: Schedule | None
+) -> dict[str, Any]:
+    """What would happen, as plain values: the object of ``--plan=json``."""
+    n_images = options.train_images or spec.train_images
+    if n_images is not None:
+        n_images -= held_out_images(n_images, options.val_fraction)
+    prune_steps = schedule.cut_after_step + 1 if schedule else 0
+    values = {
+        "method": options.method,
+        "arch": options.arch,
+        "dataset": options.dataset,
+        "wg": plan.kind,
+        "params0": before.params,
+        "flops0": before.flops,
+        "params1": after.params,
+        "flops1": after.flops,
+        "speedup": before.flops / after.flops,
+        "compression": before.params / after.params,
+        "widths": list(after.widths),
+        "picked_at": schedule.picked_at if schedule else None,
+        "stabilise_from": schedule.stabilise_from if schedule else None,
+        "cut_after_step": schedule.cut_after_step if schedule else None,
+        "prune_settings": _prune_settings(options, schedule) if schedule else {},
+        "iterations": {
+            "prune": prune_steps,
+            "finetune": n_images and steps_per_epoch(n_images, options.batch_size) * options.epochs,
+        },
+        "epochs": {
+            "prune": n_images and prune_steps / steps_per_epoch(n_images, options.batch_size_prune),
+            "finetune": options.epochs,
+        },
+        "train_images": n_images,
+        "layers": [
+            {"address": p.layer.address, "name": p.layer.name, "groups": p.groups, "pruned": p.pruned}
+            for p in plan.layers
+        ],
+    }
+    if plan.kind == "weight":
+        prunable = sum(p.groups for p in plan.layers)
+        pruned = sum(p.pruned for p in plan.layers)
+        values |= {"prunable_weights": prunable, "pruned_weights": pruned, "sparsity": pruned / max(prunable, 1)}
+    return values
+
+
+def _prune_settings(options: Options, schedule: Schedule) -> dict[str, str]:
+    """What makes the prune phase as long as it is, by flag, as text: decimals are exact."""
+    names = [name for name in SHOWN if schedule.picks_later or not name.endswith("_pick")]
+    return {name: str(getattr(options, name)) for name in names}
+
+
+def plan_table(values: dict[str, Any], notes: list[str]) -> str:
+    """``plan_values`` for reading; layers that lose nothing are counted, not listed."""
+    kind, losing = values["wg"], [layer for layer in values["layers"] if layer["pruned"]]
+    lines = [f"Plan: {lengths(values)}", f"  {_job(values)} on {values['dataset']}"]
+    if losing:
+        lines[-1] += f", groups are {kind}s"
+        rows = [
+            (layer["address"], layer["name"], f"{layer['groups']:,}", f"{layer['pruned']:,}",
+             f"{layer['groups'] - layer['pruned']:,}")
+            for layer in losing
+        ]  # fmt: skip
+        lines += aligned([("layer", "module", f"{kind}s", "go", "stay"), *rows])
+        lines.append(f"  {len(values['layers']) - len(losing)} other layers keep all {kind}s")
+    lines += cost_lines(values, pruned=bool(losing))
+    if losing and values["cut_after_step"] is not None:
+        method = PRUNERS[values["method"]]
+        pick = f"pick at step {values['picked_at']:,}, " if values["picked_at"] is not None else ""
+        lines.append(
+            f"  prune phase: {pick}{method.growth} to step {values['stabilise_from']:,}, cut after step "
+            f"{values['cut_after_step']:,}{' (sooner if gaps widen)' if kind in method.gap_kinds else ''}"
+        )
+        lines.append(f"  {', '.join(f'{SHOWN[name]} {value}' for name, value in values['prune_settings'].items())}")
+    return "\n".join(lines + [f"  note: {note}" for note in notes])
+
+
+def lengths(values: dict[str, Any]) -> str:
+    """Both phases of a plan in steps and epochs; without pruning, training alone."""
+    phases = {"prune": "prune phase", "finetune": _training(any(layer["pruned"] for layer in values["layers"]))}
+    images = "" if values["train_images"] is None else f" of your {values['train_images']:,} images"
+    parts = []
+    for phase, name in phases.items():
+        steps, epochs = values["iterations"][phase], values["epochs"][phase]
+        if phase == "finetune" or steps:
+            length = [] if steps is None else [f"{steps:,} steps"]
+            length += [] if epochs is None else [format_epochs(epochs) + images]
+            images = ""  # said once
+            parts.append(f"{name} {' = '.join(length)}")
+    return ", then ".join(parts)
+
+
+def _job(values: dict[str, Any]) -> str:
+    return f"{'plain training' if values['method'] == 'none' else values['method']}, {values['arch']}"
+
+
+def _training(pruned: bool) -> str:
+    return "fine-tuning" if pruned else "training"
+
+
+def cost_lines(values: dict[str, Any], pruned: bool) -> list[str]:
+    """Costs, before and after if anything is pruned; what is counted is said."""
+    if not pruned:
+        return [f"  params {values['params0']:,}   FLOPs {values['flops0']:,}", COUNTED]
+    lines = [
+        f"  params {values['params0']:,} -> {values['params1']:,} (compression {values['compression']:.2f}x)   "
+        f"FLOPs {values['flops0']:,} -> {values['flops1']:,} (speedup {values['speedup']:.2f}x)",
+        COUNTED,
+    ]
+    if "sparsity" in values:
+        lines.append(
+            f"  sparsity {100 * values['sparsity']:.2f} % ({values['pruned_weights']:,} of "
+            f"{values['prunable_weights']:,} conv and linear weights)"
+        )
+    return lines
+
+
+def closing_table(report: dict[str, Any]) -> str:
+    """The end of a run on one screen."""
+
+    def percent(*keys: str) -> list[str]:
+        return ["" if report.get(key) is None else f"{report[key]:.2f}" for key in keys]
+
+    rows = [("accuracy on the test set, %", "top-1", "top-5", "top-1 re-estimated")]
+    stations = {"base": "base", "before_cut": "just before the cut", "after_cut": "just after the cut"}
+    for station, title in stations.items():
+        if report[f"acc1_{station}"] is not None:
+            rows.append((title, *percent(f"acc1_{station}", f"acc5_{station}", f"acc1_{station}_bn")))
+    pruned = bool(report["pruned"])
+    tuning = _training(pruned)
+    if report["best_epoch"] is not None:
+        chosen = "the test set" if report.get("val_acc1_best") is None else "held-out images"
+        best = f"{tuning}, best epoch ({report['best_epoch']}), chosen on {chosen}"
+        rows.append((best, *percent("acc1_best", "acc5_best"), ""))
+        rows.append((f"{tuning}, last epoch", *percent("acc1_last", "acc5_last"), ""))
+    lines = [f"{_job(report)} on {report['data_name']}, seed {report['seed']}", *aligned(_filled(rows))]
+    lines += cost_lines({
+        "params0": report["params_before"], "params1": report["params_after"], "flops0": report["flops_before"],
+        "flops1": report["flops_after"], "compression": report["compression"], "speedup": report["speedup"],
+    } | {k: report[k] for k in ("sparsity", "pruned_weights", "prunable_weights") if k in report}, pruned)  # fmt: skip
+    if report.get("latency"):
+        lines += latency_lines(report["latency"], pruned)
+    names = {"finetune": tuning} | ({} if pruned else {"pick": None, "cut": None})  # there were none
+    spent = {names.get(phase, phase): seconds for phase, seconds in report["seconds"].items()}
+    seconds = ", ".join(f"{name} {seconds:.1f}" for name, seconds in spent.items() if name)
+    lines.append(f"  seconds: {seconds}")
+    lines.append(f"  files: {report['run_dir']}")
+    return "\n".join(lines)
+
+
+def latency_lines(latency: dict[str, Any], pruned: bool) -> list[str]:
+    """Measured times beside the FLOPs: the one is not the other."""
+    dense, cut = latency["dense"], latency["cut"]
+    if not pruned:
+        return [
+            f"  measured, batch {batch}: {1000 * of['seconds']:.2f} ms ({of['images_per_second']:,.0f} images/s)"
+            for batch, of in dense.items()
+        ]
+    return [
+        f"  measured, batch {batch}: {1000 * dense[batch]['seconds']:.2f} -> {1000 * cut[batch]['seconds']:.2f} ms "
+        f"({dense[batch]['seconds'] / cut[batch]['seconds']:.2f}x; {cut[batch]['images_per_second']:,.0f} images/s)"
+        for batch in dense
+    ]
+
+
+def evaluation_table(
+    source: str, data_name: str, accuracy: dict[str, float], cost: Cost, masks: dict[str, Tensor]
+) -> str:
+    """``--evaluate``'s answer."""
+    lines = [
+        f"{source} on the test images of {data_name}: {shown(accuracy)}  loss {accuracy['loss']:.4f}",
+        f"  params {cost.params:,} ({cost.params_with_bn:,} with batch-norm)   FLOPs {cost.flops:,}",
+        COUNTED,
+    ]
+    if masks:
+        pruned = sum(int((~mask).sum()) for mask in masks.values())
+        lines.append(f"  masked: {pruned:,} weights are zero, {100 * pruned / cost.params:.2f} % of the params")
+    return "\n".join(lines)
+
+
+def _filled(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """`rows`, headings first, without the columns that have a heading alone."""
+    titles, *columns = zip(*rows, strict=True)
+    return list(zip(titles, *(column for column in columns if any(column[1:])), strict=True))
