@@ -17,30 +17,30 @@ import torch
 from torch import Tensor, nn
 
 from data import Data, DataSpec, Shard, build_loaders, describe
-from model import reinitialise
+from model import reinitialize
 from model.cost import cost_of, example
-from pruner import PRUNERS, Masks, Pruner, Setting
+from pruner import PRUNERS, Masks, Pruner, PruningContext
 from utils.checkpoint import files
 from utils.checkpoint.paths import LATEST
-from utils.checkpoint.resume import Found, settings, twin_check
+from utils.checkpoint.resume import ResumePoint, settings, twin_check
 from utils.checkpoint.validation import refuse_other_optimizer
 from utils.config.lr_schedule import schedule_notices
 from utils.config.options import Options
-from utils.config.types import about
+from utils.config.types import error_prefix
 from utils.dist import process_group
 from utils.dist.device import device_notices, device_of
 from utils.dist.launch import launch, processes_wanted
-from utils.dist.signals import Stop, Stopped
-from utils.engine.precision import laid_out, resolved
+from utils.dist.signals import StoppedError, StopSignal
+from utils.engine.precision import resolved, to_memory_format
 from utils.engine.train import evaluate, fine_tune, prune_phase
-from utils.pipeline.base_model import Start, family_notice, network_of_run, starting_network
+from utils.pipeline.base_model import BaseModel, family_notice, network_of_run, starting_network
 from utils.pipeline.cut import make_cut
 from utils.pipeline.plan import Planned, length_notices, plan_notes, plan_run, refuse_untrained
 from utils.pipeline.report import report_of
 from utils.reporting.console import close_log, flush_streams, open_log, optional, prepare_streams, show
 from utils.reporting.errors import CommandError, explain
 from utils.reporting.figures import norms_figure
-from utils.reporting.format import shown
+from utils.reporting.format import format_accuracy
 from utils.reporting.run_dir import Run, RunDir
 from utils.reporting.snapshots import History, OrderLog
 from utils.reporting.tables import closing_table, evaluation_table, plan_table
@@ -58,12 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     prepare_streams()
-    open_log(every_line=False, quiet=not process_group.is_first())
-    stop, code, job = Stop(), 0, None
+    open_log(every_line=False, quiet=not process_group.is_main_process())
+    stop, code, job = StopSignal(), 0, None
     try:
         with stop.listening():
             options, notices, found = command(argv)
-            open_log(options.screen_print, quiet=not process_group.is_first())
+            open_log(options.screen_print, quiet=not process_group.is_main_process())
             if found and found.report:
                 show(closing_table(found.report))
                 return 0
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if job:
                 with closing(job[0]):
                     run(*job)
-    except Stopped as error:
+    except StoppedError as error:
         code = 128 + error.signal
         complain(f"{error}{job[0].how_to_resume if job else ', before the run had begun'}")
     except Exception as error:
@@ -92,12 +92,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def complain(text: str, always: bool = False) -> None:
     """One line on stderr; of several processes the first one's, unless `always`: each may fail for its own reason."""
-    if always or process_group.is_first():
+    if always or process_group.is_main_process():
         with suppress(OSError, ValueError):  # a closed stream; the exit code is left
             print(f"main.py: {text}", file=sys.stderr, flush=True)
 
 
-def command(argv: Sequence[str]) -> tuple[Options, list[str], Found | None]:
+def command(argv: Sequence[str]) -> tuple[Options, list[str], ResumePoint | None]:
     try:
         return settings(argv)
     except ValueError as error:
@@ -105,8 +105,12 @@ def command(argv: Sequence[str]) -> tuple[Options, list[str], Found | None]:
 
 
 def prepare(
-    options: Options, notices: list[str], found: Found | None, stop: Stop, refuse_twin: Callable[[], None] | None
-) -> tuple[Run, Data, Start, Planned, torch.device] | None:
+    options: Options,
+    notices: list[str],
+    found: ResumePoint | None,
+    stop: StopSignal,
+    refuse_twin: Callable[[], None] | None,
+) -> tuple[Run, Data, BaseModel, Planned, torch.device] | None:
     """Everything that can be wrong with a command is found here, before anything is written.
 
     Returns:
@@ -115,8 +119,8 @@ def prepare(
     device = device_of(options.device, options.gpu)
     process_group.join(device, options.dist_backend)
     shard = process_group.shard()
-    options = resolved(replace(options, seed=process_group.from_first(options.seed)), device)
-    with about("data_path"):
+    options = resolved(replace(options, seed=process_group.broadcast_from_main(options.seed)), device)
+    with error_prefix("data_path"):
         spec = describe(options.dataset, options.data_path)
     notices += device_notices(device, options.gpu) + family_notice(options, spec)
     if options.evaluate:
@@ -155,7 +159,7 @@ def prepare(
 
 
 def loaders(options: Options, device: torch.device, shard: Shard) -> Data:
-    with about("data_path"):
+    with error_prefix("data_path"):
         return build_loaders(
             options.dataset, options.data_path, options.seed, options.workers, device, options.val_fraction, shard,
             options.train_images,
@@ -195,16 +199,16 @@ def say_notices(notices: list[str]) -> None:
         log.warning("notice: %s", notice)
 
 
-def run(this_run: Run, data: Data, start: Start, planned: Planned, device: torch.device) -> None:
+def run(this_run: Run, data: Data, start: BaseModel, planned: Planned, device: torch.device) -> None:
     """One run, from the starting network, or from where it was killed, to the report."""
     options, record, resumed = this_run.options, this_run.record, this_run.resumed
-    model = laid_out(start.model.to(device), options)
+    model = to_memory_format(start.model.to(device), options)
     shard = process_group.shard()
     torch.manual_seed(options.seed + shard.rank)  # dropout draws other numbers in each process
     log.info("torch %s on %s, seed %d; every setting is in params.yaml", torch.__version__, device, options.seed)
     if options.note:
         log.info("note: %s", options.note)
-    this_run.say(plan_table(planned.values, []))
+    this_run.log_line(plan_table(planned.values, []))
     if start.pruned:
         this_run.cut_made(start.kept, {name: mask.to(device) for name, mask in start.masks.items()})
     if resumed:
@@ -217,7 +221,7 @@ def run(this_run: Run, data: Data, start: Start, planned: Planned, device: torch
         judge = training_loss_as_cut(options, data)
         with record.tally.timed("pick"):
             pruner = PRUNERS[options.method].build(
-                options, Setting(model, planned.plan, planned.inherited, judge, image)
+                options, PruningContext(model, planned.plan, planned.inherited, judge, image)
             )
         if resumed:
             pruner.load_state_dict(resumed["pruner"])
@@ -229,7 +233,7 @@ def run(this_run: Run, data: Data, start: Start, planned: Planned, device: torch
         with record.tally.timed("cut"):
             make_cut(model, data, pruner, planned, image, this_run)
         if options.reinit and "reinit" not in pruner.ignores:
-            reinitialise(model, options.reinit)
+            reinitialize(model, options.reinit)
     keeper = Masks(model, this_run.masks)
     if resumed.get("phase") != "finetune":
         this_run.save_pruned(model)
@@ -241,13 +245,13 @@ def run(this_run: Run, data: Data, start: Start, planned: Planned, device: torch
     if shard.rank == 0:
         report = report_of(options, data.spec, planned, record, device, str(this_run.path))
         this_run.finish(report)
-        this_run.say(closing_table(report))
+        this_run.log_line(closing_table(report))
 
 
-def open_run(this_run: Run, model: nn.Module, start: Start, data: Data) -> None:
+def open_run(this_run: Run, model: nn.Module, start: BaseModel, data: Data) -> None:
     """What is done once, before the first step: the data are described, the base is tested."""
     record = this_run.record
-    this_run.say(data.summary)
+    this_run.log_line(data.summary)
     record.base = start.source
     if this_run.options.save_init_model:
         this_run.save("checkpoint_init", phase="prune", step=0, model=model)
@@ -255,12 +259,12 @@ def open_run(this_run: Run, model: nn.Module, start: Start, data: Data) -> None:
         with record.tally.timed("base"):
             record.around.base = evaluate(model, data.test_batches())
         this_run.tested("base", 0, record.around.base)
-        this_run.say(f"base: test {shown(record.around.base)} ({start.source})")
+        this_run.log_line(f"base: test {format_accuracy(record.around.base)} ({start.source})")
 
 
-def say_resumed(this_run: Run, start: Start, processes: int) -> None:
+def say_resumed(this_run: Run, start: BaseModel, processes: int) -> None:
     saved = this_run.resumed
-    this_run.say(f"resumed from {start.source}, after {saved['step']} steps of the {saved['phase']} phase")
+    this_run.log_line(f"resumed from {start.source}, after {saved['step']} steps of the {saved['phase']} phase")
     if len(saved["rng"]) != processes:
         log.warning(
             "notice: saved by %d process(es), resumed by %d: the result will not be the same to the last bit",
@@ -281,7 +285,7 @@ def training_loss_as_cut(options: Options, data: Data) -> Callable[[nn.Module, d
             tuned = evaluate(candidate, data.test_batches())
             log.info(
                 "Oracle: candidate of training loss %.5f; fine-tuned: test %s, loss %.5f",
-                loss, shown(tuned), tuned["loss"],
+                loss, format_accuracy(tuned), tuned["loss"],
             )  # fmt: skip
         return loss
 

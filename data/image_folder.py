@@ -14,7 +14,7 @@ from .images import check_images, load_image
 from .in_memory import FILLING, Batch, held_out
 from .sampler import Shard, batches_of_indices
 from .spec import DataSpec
-from .transforms import Normalise
+from .transforms import Normalize
 from .tree import Sample
 from .workers import end_with_program, starting_workers, worker_errors
 
@@ -98,7 +98,7 @@ class FolderSplit:
         self.samples, self.spec, self.device = samples, spec, device
         # More workers than cores only take turns.
         self.workers = min(workers, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else workers)
-        self._normalise = Normalise(spec, device)  # a batch at a time: workers pass bytes on, a quarter of the floats
+        self._normalize = Normalize(spec, device)  # a batch at a time: workers pass bytes on, a quarter of the floats
         finish = [transforms.PILToTensor()]
         if spec.size > LARGEST_UNRESIZED:
             train = [transforms.RandomResizedCrop(spec.size)]
@@ -123,9 +123,9 @@ class FolderSplit:
     def _keys(self, batch_size: int, seed: int, stream: str, start: int, shard: Shard) -> Iterator[list[Key]]:
         for indices, generator in batches_of_indices(len(self), batch_size, seed, stream, start):
             seeds = torch.randint(2**62, (len(indices),), generator=generator)
-            places, filling = shard.places(len(indices))
-            real = [True] * (len(places) - filling) + [False] * filling
-            yield list(zip(indices[places].tolist(), seeds[places].tolist(), real, strict=True))
+            local_indices, filling = shard.local_indices(len(indices))
+            real = [True] * (len(local_indices) - filling) + [False] * filling
+            yield list(zip(indices[local_indices].tolist(), seeds[local_indices].tolist(), real, strict=True))
 
     def plain(self, batch_size: int, shard: Shard) -> Iterator[Batch]:
         """`shard`'s part of the images, each once, unaugmented."""
@@ -154,4 +154,4 @@ class FolderSplit:
                 batches = iter(loader)
             for images, labels in batches:
                 images, labels = (part.to(self.device, non_blocking=True) for part in (images, labels))
-                yield self._normalise(images), labels
+                yield self._normalize(images), labels

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .sampler import Shard, batches_of_indices, generator_for
 from .spec import DataSpec
-from .transforms import Normalise, augment, draw_crops, sent
+from .transforms import Normalize, augment, draw_crops, sent
 
 Batch = tuple[Tensor, Tensor]  # images (batch, channels, size, size) float, labels (batch,)
 FILLING = -100  # label of an image that only fills up a batch: F.cross_entropy leaves it out
@@ -24,7 +24,7 @@ class ArraySplit:
     def __init__(self, images: Tensor, labels: Tensor, spec: DataSpec, device: torch.device):
         self.images, self.labels = images.to(device), labels.to(device)
         self.spec, self.device = spec, device
-        self._normalise = Normalise(spec, device)
+        self._normalize = Normalize(spec, device)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -33,19 +33,19 @@ class ArraySplit:
         """`shard`'s part of the training batches of step `start`, `start` + 1, … without end."""
         for indices, generator in batches_of_indices(len(self), batch_size, seed, stream, start):
             crops = draw_crops(len(indices), self.spec.pad, self.spec.flip, generator)
-            places, filling = shard.places(len(indices))
-            own = sent(indices[places], self.device)
+            local_indices, filling = shard.local_indices(len(indices))
+            own = sent(indices[local_indices], self.device)
             labels = self.labels[own]
-            labels[len(places) - filling :] = FILLING
-            images = augment(self.images[own], self.spec.pad, *(of_image[places] for of_image in crops))
-            yield self._normalise(images), labels
+            labels[len(local_indices) - filling :] = FILLING
+            images = augment(self.images[own], self.spec.pad, *(of_image[local_indices] for of_image in crops))
+            yield self._normalize(images), labels
 
     def plain(self, batch_size: int, shard: Shard) -> Iterator[Batch]:
         """`shard`'s part of the images, each once, unaugmented."""
         part = shard.part(len(self))
         images, labels = self.images[part], self.labels[part]
         for some, of_some in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-            yield self._normalise(some), of_some
+            yield self._normalize(some), of_some
 
     def held_out(self, n_out: int, seed: int) -> "tuple[ArraySplit, ArraySplit]":
         """What stays, and `n_out` images drawn at random."""

@@ -28,11 +28,11 @@ class Shard:
     of: int = 1
 
     def part(self, n: int) -> slice:
-        """This process's places among `n`; those of all processes follow on each other."""
+        """This process's local_indices among `n`; those of all processes follow on each other."""
         return slice(n * self.rank // self.of, n * (self.rank + 1) // self.of)
 
-    def places(self, n: int) -> tuple[Tensor, int]:
-        """This process's places in a batch of `n`, and how many at their end only fill up.
+    def local_indices(self, n: int) -> tuple[Tensor, int]:
+        """This process's local_indices in a batch of `n`, and how many at their end only fill up.
 
         Batch-norm wants two images, though a short batch may have fewer for each process.
         """

@@ -7,7 +7,7 @@ from torch import Tensor
 from .spec import DataSpec
 
 
-class Normalise:
+class Normalize:
     """uint8 images -> float, per channel (pixel / 255 - mean) / std.
 
     Args:

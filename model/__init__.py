@@ -1,15 +1,15 @@
 """The public API of the networks."""
 
-from .build import ARCHS, LARGE, SMALL, build_model, is_small
+from .build import ARCHS, CIFAR_MODELS, TORCHVISION_MODELS, build_model, is_small
 from .cost import Cost, cost_of, example
-from .init import reinitialise
+from .init import reinitialize
 from .pretrained import pretrained_state, weights_of
 from .rebuild import add_biases, check_fit, check_forward, check_network, check_tensors, fit_to, load_pruned, rebuild
 
 __all__ = [
     "ARCHS",
-    "LARGE",
-    "SMALL",
+    "CIFAR_MODELS",
+    "TORCHVISION_MODELS",
     "Cost",
     "add_biases",
     "build_model",
@@ -24,6 +24,6 @@ __all__ = [
     "load_pruned",
     "pretrained_state",
     "rebuild",
-    "reinitialise",
+    "reinitialize",
     "weights_of",
 ]

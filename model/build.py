@@ -12,7 +12,7 @@ from .vgg import VGG
 LARGEST_SMALL_IMAGE = 64  # pixels; for larger images a name means torchvision's network
 
 # For small images: name -> builder(num_classes, in_channels, image_size). A new network is one line here.
-SMALL: dict[str, Callable[[int, int, int], nn.Module]] = {
+CIFAR_MODELS: dict[str, Callable[[int, int, int], nn.Module]] = {
     "resnet20": lambda classes, channels, size: ResNet(20, classes, channels),
     "resnet32": lambda classes, channels, size: ResNet(32, classes, channels),
     "resnet44": lambda classes, channels, size: ResNet(44, classes, channels),
@@ -26,13 +26,13 @@ SMALL: dict[str, Callable[[int, int, int], nn.Module]] = {
     "lenet5_mini": lambda classes, channels, size: LeNet((10, 10, 10, 10), classes, channels, size),
     "mlp_7_linear": lambda classes, channels, size: MLP(channels * size * size, classes),
 }
-LARGE = frozenset(tv.list_models(module=tv))  # torchvision's classification nets
-ARCHS = (*SMALL, *sorted(LARGE - SMALL.keys()))
+TORCHVISION_MODELS = frozenset(tv.list_models(module=tv))  # torchvision's classification nets
+ARCHS = (*CIFAR_MODELS, *sorted(TORCHVISION_MODELS - CIFAR_MODELS.keys()))
 
 
 def is_small(arch: str, image_size: int) -> bool:
     """Whether `arch` means the network for small images: by the size, where both families have the name."""
-    return arch in SMALL and (image_size <= LARGEST_SMALL_IMAGE or arch not in LARGE)
+    return arch in CIFAR_MODELS and (image_size <= LARGEST_SMALL_IMAGE or arch not in TORCHVISION_MODELS)
 
 
 def build_model(arch: str, num_classes: int, in_channels: int, image_size: int, batch_norm: bool = True) -> nn.Module:
@@ -45,7 +45,7 @@ def build_model(arch: str, num_classes: int, in_channels: int, image_size: int, 
         ValueError: no such network, or it cannot take images of this size.
     """
     if arch not in ARCHS:
-        raise ValueError(f"no network '{arch}'; choose from {', '.join(SMALL)} or torchvision's, e.g. resnet50")
+        raise ValueError(f"no network '{arch}'; choose from {', '.join(CIFAR_MODELS)} or torchvision's, e.g. resnet50")
     if not batch_norm:
         if not is_small(arch, image_size) or not arch.startswith("vgg"):
             raise ValueError(
@@ -53,7 +53,7 @@ def build_model(arch: str, num_classes: int, in_channels: int, image_size: int, 
             )
         return VGG(int(arch.removeprefix("vgg")), num_classes, in_channels, batch_norm=False)
     if is_small(arch, image_size):
-        return SMALL[arch](num_classes, in_channels, image_size)
+        return CIFAR_MODELS[arch](num_classes, in_channels, image_size)
     # Training heads beside the classifier are not part of the network that is pruned and counted.
     # transform_input is how the trained weights of these two see their images.
     inception = arch in ("googlenet", "inception_v3")

@@ -3,7 +3,7 @@
 from torch import nn
 
 
-def reinitialise(model: nn.Module, how: str) -> None:
+def reinitialize(model: nn.Module, how: str) -> None:
     """Give `model` new weights, in place.
 
     Args:

@@ -8,7 +8,7 @@ import torch
 import torchvision.models as tv
 from torch import Tensor
 
-from .build import LARGE, is_small
+from .build import TORCHVISION_MODELS, is_small
 
 DEFAULT = "IMAGENET1K_V1"  # ResNet50's are the paper's: 76.13 %; V2 are other weights
 
@@ -19,7 +19,7 @@ def weights_of(arch: str, name: str, image_size: int) -> tv.WeightsEnum:
     Raises:
         ValueError: there is none; names those there are.
     """
-    if is_small(arch, image_size) or arch not in LARGE:
+    if is_small(arch, image_size) or arch not in TORCHVISION_MODELS:
         raise ValueError(
             f"--pretrained: there are no weights of {arch} for images of {image_size} px; "
             "train it with --method none and give the file to --base_model_path"

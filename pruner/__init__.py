@@ -1,6 +1,6 @@
 """The door to the pruners: ``PRUNERS``, by the names of ``--method``."""
 
-from .base import Masks, Pruner, Setting
+from .base import Masks, Pruner, PruningContext
 from .cut import cut
 from .fixreg import FixReg
 from .greg import GReg1, GReg2
@@ -9,21 +9,21 @@ from .oracle import Oracle
 from .plan import Plan, inherit_plan, keep_all, make_plan
 from .schedule import Schedule
 from .short_schedule import short_schedule
-from .zeroed import silenced
+from .zeroed import zeroed_outputs
 
 __all__ = [
     "PRUNERS",
     "Masks",
     "Plan",
     "Pruner",
+    "PruningContext",
     "Schedule",
-    "Setting",
     "cut",
     "inherit_plan",
     "keep_all",
     "make_plan",
     "short_schedule",
-    "silenced",
+    "zeroed_outputs",
 ]
 
 # A new pruner is one file and one line here.

@@ -12,7 +12,7 @@ from .schedule import Schedule
 
 
 @dataclass(frozen=True)
-class Setting:
+class PruningContext:
     """What pruners are built from, beside the options.
 
     Attributes:
@@ -36,7 +36,7 @@ class Pruner:
     ``after_step()``, until ``finished``; then the cut is made by ``kept()``.
 
     Attributes:
-        phase: the name under which steps and seconds are counted.
+        status: ``growing`` or ``stabilizing`` in the prune phase, ``done`` after it.
         prunes: whether ratios are needed.
         has_prune_phase: whether steps are trained before the cut.
         gap_kinds: kinds of group whose gap may end the prune phase early.
@@ -48,7 +48,7 @@ class Pruner:
         ignores: flags that have no effect on this method, for a notice where they are typed.
     """
 
-    phase = "done"
+    status = "done"
     milestones: dict[str, int] = {}  # noqa: RUF012 - never written to here
     decisions = 0
     prunes = False
@@ -73,7 +73,7 @@ class Pruner:
         """
 
     @classmethod
-    def build(cls, options, setting: Setting) -> "Pruner":
+    def build(cls, options, setting: PruningContext) -> "Pruner":
         """The pruner of a run."""
         return cls()
 

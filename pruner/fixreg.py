@@ -43,7 +43,7 @@ class FixReg(GReg1):
     def schedule(cls, options, plan: Plan) -> FixedSchedule:
         """As many steps at τ as ``--fix_reg_interval`` gives; without it, as GReg-1's growth takes."""
         greg1 = GReg1.schedule(options, plan)
-        steps = options.fix_reg_interval or greg1.stabilise_from + 1
+        steps = options.fix_reg_interval or greg1.stabilize_from + 1
         return FixedSchedule(**vars(greg1) | {"update_every_steps": 1}, steps=steps)
 
     def _grow(self, layer: RegularizedLayer, step: int) -> None:

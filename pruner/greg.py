@@ -11,7 +11,7 @@ import logging
 from torch import Tensor
 
 from . import groups, l1
-from .base import Setting
+from .base import PruningContext
 from .regularized import GReg, RegularizedLayer
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class GReg2(GReg):
         self._starting_scores = {layer.name: groups.sample(layer.scores()).clone() for layer in self.layers}
 
     @classmethod
-    def _l1(cls, options, setting: Setting) -> tuple[dict[str, Tensor], l1.Comparison]:
+    def _l1(cls, options, setting: PruningContext) -> tuple[dict[str, Tensor], l1.Comparison]:
         """The lowest of the starting weights: what its own pick is compared with."""
         return l1.pick(setting.model, setting.plan, "min"), {}
 

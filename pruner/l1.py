@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from . import groups
-from .base import Pruner, Setting
+from .base import Pruner, PruningContext
 from .plan import Plan
 
 Comparison = dict[str, dict[str, float]]
@@ -20,7 +20,7 @@ class L1(Pruner):
         self._kept, self._comparison = picks, comparison
 
     @classmethod
-    def build(cls, options, setting: Setting) -> "L1":
+    def build(cls, options, setting: PruningContext) -> "L1":
         return cls(*picks(options, setting))
 
     def kept(self) -> dict[str, Tensor]:
@@ -42,7 +42,7 @@ def pick(model: nn.Module, plan: Plan, how: str, generator=None) -> dict[str, Te
     }
 
 
-def picks(options, setting: Setting) -> tuple[dict[str, Tensor], Comparison]:
+def picks(options, setting: PruningContext) -> tuple[dict[str, Tensor], Comparison]:
     """L1's picks by ``--pick_pruned``; or those inherited from another run, and their overlap with L1's own."""
     generator = torch.Generator().manual_seed(options.seed)  # so that random picks follow the seed
     own = pick(setting.model, setting.plan, options.pick_pruned, generator)

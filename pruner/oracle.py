@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .base import Pruner, Setting
+from .base import Pruner, PruningContext
 from .cut import cut
 from .plan import Plan
 
@@ -40,7 +40,7 @@ class Oracle(Pruner):
         combinations_of(plan)
 
     @classmethod
-    def build(cls, options, setting: Setting) -> "Oracle":
+    def build(cls, options, setting: PruningContext) -> "Oracle":
         return cls(setting.model, setting.plan, setting.judge, setting.example)
 
     def __init__(

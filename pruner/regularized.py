@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from . import groups, l1
-from .base import Pruner, Setting
+from .base import Pruner, PruningContext
 from .plan import Plan
 from .schedule import Schedule
 
@@ -111,13 +111,13 @@ class GReg(Pruner):
         )
 
     @classmethod
-    def build(cls, options, setting: Setting) -> "GReg":
+    def build(cls, options, setting: PruningContext) -> "GReg":
         schedule = cls.schedule(options, setting.plan)
         picks, comparison = cls._l1(options, setting)
         return cls(setting.model, setting.plan, schedule, picks, options.block_loss_grad, comparison)
 
     @classmethod
-    def _l1(cls, options, setting: Setting) -> tuple[dict[str, Tensor], l1.Comparison]:
+    def _l1(cls, options, setting: PruningContext) -> tuple[dict[str, Tensor], l1.Comparison]:
         return l1.picks(options, setting)
 
     def __init__(
@@ -149,9 +149,9 @@ class GReg(Pruner):
         self._finished_at: int | None = None  # T, the step at whose update the last layer finished
 
     @property
-    def phase(self) -> str:
-        """``update`` while λ grows, ``stabilise`` while it stands still."""
-        return "update" if self._finished_at is None else "stabilise"
+    def status(self) -> str:
+        """``growing`` while λ grows, ``stabilizing`` while it is frozen."""
+        return "growing" if self._finished_at is None else "stabilizing"
 
     @property
     def finished(self) -> bool:
@@ -161,9 +161,9 @@ class GReg(Pruner):
 
     def before_step(self, step: int) -> None:
         self._step = step
-        if self.phase == "update" and step % self.schedule.update_every_steps == 0:
+        if self.status == "growing" and step % self.schedule.update_every_steps == 0:
             self._read_gaps()
-            if self.phase == "update":
+            if self.status == "growing":
                 self._update(step)
 
     @torch.no_grad()

@@ -85,11 +85,11 @@ class Schedule:
         return (self.updates_to_pick - 1) * self.update_every_steps if picks else None
 
     @property
-    def stabilise_from(self) -> int:
+    def stabilize_from(self) -> int:
         """The step T at whose update the last layer finishes, if no gap ends it sooner."""
         return (self.updates_to_finish - 1) * self.update_every_steps
 
     @property
     def cut_after_step(self) -> int:
         """The step after whose update of the weights the cut is made: T + K_s."""
-        return self.stabilise_from + self.stabilize_steps
+        return self.stabilize_from + self.stabilize_steps

@@ -50,7 +50,7 @@ def short_schedule(options, given: Collection[str], picks_later: bool) -> dict[s
         gap_limit=options.mag_ratio_limit,
         picks_later=picks_later,
     )
-    grown = growth.stabilise_from + 1
+    grown = growth.stabilize_from + 1
     stabilize = options.stabilize_reg_interval if fixed_stabilize else max(n_steps - grown, 0)
     if grown + stabilize > n_steps:
         smallest = grown + stabilize

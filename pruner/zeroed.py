@@ -10,7 +10,7 @@ from . import groups
 
 
 @torch.no_grad()
-def silenced(model: nn.Module, kept: dict[str, Tensor], kind: str, images: Tensor) -> Tensor:
+def zeroed_outputs(model: nn.Module, kept: dict[str, Tensor], kind: str, images: Tensor) -> Tensor:
     """Outputs of the whole `model`, (batch, classes), with every group that `kept` lacks held at zero.
 
     Filters are held at zero after their batch-norm. Nothing here knows of the library that makes the cut.

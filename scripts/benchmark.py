@@ -39,10 +39,10 @@ from data.in_memory import ArraySplit
 from data.spec import IMAGENET_MEAN, IMAGENET_STD
 from model import build_model
 from model.cost import cost_of, example
-from pruner import PRUNERS, Pruner, Setting, cut, make_plan
+from pruner import PRUNERS, Pruner, PruningContext, cut, make_plan
 from pruner.layers import layers_of
 from utils.config.options import Options, parse
-from utils.engine.precision import laid_out, resolved
+from utils.engine.precision import resolved, to_memory_format
 from utils.engine.train import train_step
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -112,20 +112,20 @@ class Bench:
         words += f" --stage_pr {STAGE_PR.get(arch, RESIDUAL)}" + (" --amp none --no-channels_last" if plain else "")
         self.options: Options = resolved(parse(words.split())[0], DEVICE)
         torch.manual_seed(0)
-        self.model = laid_out(build_model(arch, classes, 3, self.size).to(DEVICE), self.options).train()
+        self.model = to_memory_format(build_model(arch, classes, 3, self.size).to(DEVICE), self.options).train()
         self.optimizer = torch.optim.SGD(self.model.parameters(), 0.001, 0.9, weight_decay=5e-4)
         self.images = torch.randn(batch, 3, self.size, self.size, device=DEVICE)
         self.labels = torch.randint(0, classes, (batch,), device=DEVICE)
         self.nothing, self.count = Pruner(), 0
 
-    def pruner(self, method: str, stabilises: bool = False) -> Pruner:
+    def pruner(self, method: str, stabilizes: bool = False) -> Pruner:
         plan = make_plan(layers_of(self.model), self.options.stage_pr, "", self.options.wg)
-        limit = parse(["--dataset=digits", f"--reg_upper_limit={0 if stabilises else 1}"])[0].reg_upper_limit
+        limit = parse(["--dataset=digits", f"--reg_upper_limit={0 if stabilizes else 1}"])[0].reg_upper_limit
         options = replace(self.options, method=method, reg_upper_limit=limit, reg_upper_limit_pick=limit)
-        setting = Setting(self.model, plan, None, lambda *_: 0.0, example(self.model, 3, self.size))
+        setting = PruningContext(self.model, plan, None, lambda *_: 0.0, example(self.model, 3, self.size))
         pruner = PRUNERS[method].build(options, setting)
         pruner.before_step(0)
-        assert pruner.phase == ("stabilise" if stabilises else "update")
+        assert pruner.status == ("stabilizing" if stabilizes else "growing")
         return pruner
 
     def step(self, pruner: Pruner) -> float:
@@ -155,7 +155,7 @@ def overhead_of(arch: str, batch: int, kind: str, pairs: int) -> Iterator[Row]:
     pruners = {
         "GReg-1 in update": bench.pruner("GReg-1"),
         "GReg-2 in update": bench.pruner("GReg-2"),
-        "GReg in stabilise": bench.pruner("GReg-1", stabilises=True),
+        "GReg in stabilise": bench.pruner("GReg-1", stabilizes=True),
     }
     if kind == "filter":
         pruners["Torch-Pruning's GrowingReg"] = torch_pruning_of(bench)
@@ -276,7 +276,7 @@ def weight_setup(arch: str) -> tuple[float, int]:
 
     def masks() -> None:
         plan = make_plan(layers_of(model), options.stage_pr, "", "weight")
-        setting = Setting(model, plan, None, lambda *_: 0.0, image)
+        setting = PruningContext(model, plan, None, lambda *_: 0.0, image)
         cut(model, PRUNERS["L1"].build(options, setting).kept(), "weight", image)
 
     return seconds(masks), sum(p.numel() for p in model.parameters())
@@ -302,7 +302,7 @@ def cut_of(arch: str) -> tuple[float, nn.Module, nn.Module]:
     """Seconds of the cut, the dense network and the cut one."""
     dense, bench = Bench(arch, 1).model, Bench(arch, 1)
     kept, image = bench.pruner("GReg-1").kept(), example(bench.model, 3, bench.size)
-    return seconds(lambda: cut(bench.model, kept, "filter", image)), dense, laid_out(bench.model, bench.options)
+    return seconds(lambda: cut(bench.model, kept, "filter", image)), dense, to_memory_format(bench.model, bench.options)
 
 
 def what_pruning_buys(quick: bool) -> Iterator[Row]:

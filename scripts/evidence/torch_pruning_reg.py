@@ -23,7 +23,7 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from pruner import PRUNERS, Plan, Pruner, Schedule, Setting, groups
+from pruner import PRUNERS, Plan, Pruner, PruningContext, Schedule, groups
 from pruner.greg import GReg1
 
 STARTING_REG = 1e-4  # what its benchmarks begin with
@@ -62,13 +62,13 @@ class TorchPruning(Pruner):
             raise ValueError("--method Torch-Pruning removes filters; leave --wg at filter")
 
     @classmethod
-    def build(cls, options, setting: Setting) -> "TorchPruning":
+    def build(cls, options, setting: PruningContext) -> "TorchPruning":
         schedule = cls.schedule(options, setting.plan)
         return cls(setting.model, setting.plan, schedule, float(options.reg_granularity_prune), setting.example)
 
     @property
-    def phase(self) -> str:
-        return "update" if self._updates < self._schedule.updates_to_finish else "stabilise"
+    def status(self) -> str:
+        return "growing" if self._updates < self._schedule.updates_to_finish else "stabilizing"
 
     @property
     def finished(self) -> bool:
@@ -77,7 +77,7 @@ class TorchPruning(Pruner):
     @torch.no_grad()
     def before_step(self, step: int) -> None:
         self._step = step
-        if self.phase == "update" and step % self._schedule.update_every_steps == 0:
+        if self.status == "growing" and step % self._schedule.update_every_steps == 0:
             self._peer.update_reg()
             self._updates += 1
 

@@ -26,7 +26,7 @@ from scripts.checks.kill_test import (
     targets_for,
     write_images,
 )
-from utils.dist.signals import Stopped
+from utils.dist.signals import StoppedError
 from utils.engine import train
 
 MAIN = [sys.executable, str(ROOT / "main.py")]
@@ -406,7 +406,7 @@ print("MEMORY", code, pages[1000] * 4096, pages[6000] * 4096)
 
 
 def test_stopping_is_no_error_that_others_may_swallow():
-    assert not issubclass(Stopped, Exception)
+    assert not issubclass(StoppedError, Exception)
 
 
 @pytest.mark.parametrize("damage", [b"", b"abc", None])

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from data import Data, DataSpec
 from data.in_memory import ArraySplit
 from model import build_model
-from pruner import PRUNERS, Pruner, Setting, make_plan
+from pruner import PRUNERS, Pruner, PruningContext, make_plan
 from pruner.layers import layers_of
 from utils.config.options import parse
 from utils.dist import process_group
@@ -40,7 +40,7 @@ def grown(data: Data) -> tuple[torch.nn.Module, Pruner]:
     torch.manual_seed(0)
     model = build_model("resnet20", 6, 1, 16)
     plan = make_plan(layers_of(model), options.stage_pr, "", "filter")
-    pruner = PRUNERS["GReg-2"].build(options, Setting(model, plan, None, lambda *_: 0.0, torch.zeros(1, 1, 16, 16)))
+    pruner = PRUNERS["GReg-2"].build(options, PruningContext(model, plan, None, lambda *_: 0.0, torch.zeros(1, 1, 16, 16)))
     prune_phase(model, data, pruner, Run(options), pruner.schedule.cut_after_step + 1)
     return model, pruner
 
@@ -52,26 +52,26 @@ def gradients_of_a_short_batch(data: Data) -> dict[str, torch.Tensor]:
     net = process_group.wrap(model)
     optimizer = torch.optim.SGD(model.parameters(), 0.0)
     for step, (images, labels) in zip(range(3), data.train_batches(4, "x"), strict=False):
-        share = process_group.share_of_loss(min(4, 11 - 4 * step))
+        share = process_group.loss_scale(min(4, 11 - 4 * step))
         train_step(net, images, labels, optimizer, Pruner(), step, share)
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
 def disagreement() -> str:
     """What is said where the processes have decided differently, at the step after."""
-    agreement = process_group.Agreement()
+    agreement = process_group.RankConsensus()
     agreement.exchange(0, False, 7)
     agreement.exchange(0, False, 7 + process_group.shard().rank)
     try:
         agreement.exchange(0, False, 7)
-    except process_group.Disagreement as error:
+    except process_group.ConsensusError as error:
         return str(error)
     return "nothing"
 
 
 def told_of_a_signal() -> list[tuple[int, bool]]:
     """What both hear when the second was sent signal 15 at the second of four steps."""
-    agreement = process_group.Agreement()
+    agreement = process_group.RankConsensus()
     second = process_group.shard().rank == 1
     heard = [agreement.exchange(15 * (second and step == 1), second and step == 2, 1) for step in range(4)]
     return [*heard, agreement.close(0)]

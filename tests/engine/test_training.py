@@ -12,11 +12,11 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from pruner import Masks, Pruner
-from utils.checkpoint.record import FineTuned, Tally
+from utils.checkpoint.record import FinetuneMetrics, PhaseCounters
 from utils.config.options import parse
 from utils.engine import monitor as watch_module
 from utils.engine import progress as progress_module
-from utils.engine.monitor import Diverged, SaveTimer
+from utils.engine.monitor import DivergedError, SaveTimer
 from utils.engine.progress import Progress
 from utils.engine.train import evaluate, fine_tune, prune_phase, reestimated_acc1, train_step
 from utils.reporting.run_dir import Run
@@ -33,7 +33,7 @@ class Recorder(Run):
         super().__init__(settings(*words))
         self.lines, self.values, self.saved, self.pruned_saved = [], [], [], 0
 
-    def say(self, text):
+    def log_line(self, text):
         self.lines.append(text)
 
     def scalars(self, phase, step, values):
@@ -303,7 +303,7 @@ def test_lines_of_progress_come_every_so_many_steps(data):
 
 
 def test_a_prune_phase_whose_loss_is_no_number_is_given_up(data):
-    with pytest.raises(Diverged, match="step"):
+    with pytest.raises(DivergedError, match="step"):
         pruned_for(data, 50, 0, "--lr_prune", "1e30", "--print_interval", "1")
 
 
@@ -378,14 +378,14 @@ def test_the_best_epoch_is_the_first_with_the_highest_accuracy(right_of_four, be
 
 
 def test_with_images_held_out_the_best_epoch_is_theirs_and_its_test_accuracy_is_reported():
-    done = FineTuned()
+    done = FinetuneMetrics()
     best = [done.add({"acc1": test}, {"acc1": val}) for test, val in ((50, 30), (90, 20), (60, 40), (95, 40))]
     assert best == [True, False, True, False]
     assert (done.best_epoch, done.best, done.last) == (2, 60, 95)
 
 
 def test_the_last_epochs_are_averaged_over_no_more_than_there_were():
-    done = FineTuned(acc1=[10.0, 70.0, 90.0], best_epoch=2)
+    done = FinetuneMetrics(acc1=[10.0, 70.0, 90.0], best_epoch=2)
     assert done.last_epochs(2) == (80.0, 10.0)
     assert done.last_epochs(1) == (90.0, 0.0)
     assert done.last_epochs(5)[0] == pytest.approx(170 / 3)
@@ -398,12 +398,12 @@ def test_no_epoch_leaves_no_best_and_no_last(data):
 
 
 def test_a_loss_that_is_no_number_ends_fine_tuning(data):
-    with pytest.raises(Diverged, match="learning rate"):
+    with pytest.raises(DivergedError, match="learning rate"):
         tuned(data, "--epochs", "4", "--lr_ft", "0:1e30", "--print_freq", "1")
 
 
 def test_a_loss_that_is_no_number_ends_fine_tuning_though_no_line_was_due(data):
-    with pytest.raises(Diverged):
+    with pytest.raises(DivergedError):
         tuned(data, "--epochs", "4", "--lr_ft", "0:1e30", "--print_freq", "100000")
 
 
@@ -482,7 +482,7 @@ def test_a_save_is_due_every_so_many_minutes(monkeypatch):
 def test_progress_off_a_terminal_is_lines_with_rate_and_remaining_time(monkeypatch):
     clock, lines = Clock(), []
     monkeypatch.setattr(progress_module, "time", SimpleNamespace(perf_counter=clock))
-    with Progress("prune", 10, 2, lines.append, Tally(), "prune") as progress:
+    with Progress("prune", 10, 2, lines.append, PhaseCounters(), "prune") as progress:
         for _ in range(4):
             clock.now += 1
             progress.count(5, {"loss": 1.25, "lambda": 0.0003} if progress.due() else None)
@@ -498,7 +498,7 @@ def test_progress_off_a_terminal_is_lines_with_rate_and_remaining_time(monkeypat
 def test_the_first_step_is_shown_and_then_no_half_minute_passes_without_a_line(seconds_per_step, done, monkeypatch):
     clock, at, lines = Clock(), [], []
     monkeypatch.setattr(progress_module, "time", SimpleNamespace(perf_counter=clock))
-    with Progress("prune", 10**6, 10**6, lines.append, Tally(), "prune", done) as progress:
+    with Progress("prune", 10**6, 10**6, lines.append, PhaseCounters(), "prune", done) as progress:
         for _ in range(max(int(200 / seconds_per_step), 5)):
             clock.now += seconds_per_step
             due = progress.due()
@@ -514,7 +514,7 @@ def test_the_first_step_is_shown_and_then_no_half_minute_passes_without_a_line(s
 def test_time_spent_in_tests_is_not_counted_as_training(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(progress_module, "time", SimpleNamespace(perf_counter=clock))
-    with Progress("prune", 2, 1, lambda line: None, Tally(), "prune") as progress:
+    with Progress("prune", 2, 1, lambda line: None, PhaseCounters(), "prune") as progress:
         clock.now += 2
         progress.count(10)
         with progress.paused():
@@ -528,7 +528,7 @@ def test_progress_on_a_terminal_is_a_bar_and_no_lines(monkeypatch):
     terminal, lines = io.StringIO(), []
     terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", terminal)
-    with Progress("prune", 4, 1, lines.append, Tally(), "prune") as progress:
+    with Progress("prune", 4, 1, lines.append, PhaseCounters(), "prune") as progress:
         for _ in range(4):
             progress.count(5, {"loss": 1.25})
     assert not lines
@@ -536,7 +536,7 @@ def test_progress_on_a_terminal_is_a_bar_and_no_lines(monkeypatch):
 
 
 def test_seconds_are_tallied_by_phase():
-    tally = Tally()
+    tally = PhaseCounters()
     for _ in range(2):
         with tally.timed("cut"):
             pass

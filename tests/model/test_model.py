@@ -37,14 +37,14 @@ def addresses(arch: str, size: int = 32) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("classes", "channels"), [(10, 3), (7, 1), (200, 2)])
-@pytest.mark.parametrize("arch", door.SMALL)
+@pytest.mark.parametrize("arch", door.CIFAR_MODELS)
 def test_every_small_network_adapts_to_classes_and_channels(arch, classes, channels):
     model = on_meta(arch, classes, channels)
     images = torch.empty(2, channels, 32, 32, device="meta")
     assert model(images).shape == (2, classes)
 
 
-@pytest.mark.parametrize("arch", door.SMALL)
+@pytest.mark.parametrize("arch", door.CIFAR_MODELS)
 def test_every_small_network_learns_from_its_first_step(arch):
     torch.manual_seed(0)
     model = door.build_model(arch, 10, 1, 32)
@@ -129,7 +129,7 @@ def test_an_unknown_network_is_refused_with_names_of_known_ones(arch):
 
 
 def test_every_name_on_the_list_can_be_built():
-    assert set(door.SMALL) <= set(door.ARCHS)
+    assert set(door.CIFAR_MODELS) <= set(door.ARCHS)
     assert len(set(door.ARCHS)) == len(door.ARCHS)
     assert {"resnet18", "resnet34", "resnet50", "alexnet", "vgg16_bn"} <= set(door.ARCHS)
 
@@ -174,7 +174,7 @@ def test_orthogonal_reinitialisation_touches_weights_alone():
     model = door.build_model("vgg11", 10, 3, 32)
     model(torch.randn(4, 3, 32, 32))
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    door.reinitialise(model, "orth")
+    door.reinitialize(model, "orth")
     weights = {f"{layer.name}.weight" for layer in layers_of(model)}
     assert {key for key, value in model.state_dict().items() if not value.equal(before[key])} == weights
     for key in weights:
@@ -189,7 +189,7 @@ def test_any_other_reinitialisation_forgets_all_that_was_learnt():
     model(torch.randn(4, 3, 32, 32))
     before = {key: value.clone() for key, value in model.state_dict().items()}
     nn.init.ones_(model.classifier.bias)
-    door.reinitialise(model, "pth_reset")
+    door.reinitialize(model, "pth_reset")
     for name, module in model.named_modules():
         if isinstance(module, nn.BatchNorm2d):
             assert (module.weight == 1).all()

@@ -113,7 +113,7 @@ def test_a_pruner_that_is_really_stepped_goes_through_the_history_of_the_origina
         pruner.before_step(step)
         if before is None and pruner.kept()["1"] is not None:
             picked_at = step
-        if stabilise_from is None and pruner.phase == "stabilise":
+        if stabilise_from is None and pruner.status == "stabilizing":
             stabilise_from = step
         penalties[str(step)] = pruner.report()["lambda"]
 

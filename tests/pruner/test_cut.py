@@ -15,11 +15,11 @@ from pruner import Masks, cut, groups
 from pruner.cut import shrunk_copy
 from pruner.layers import layers_of
 from pruner.plan import Plan, PlannedLayer
-from pruner.zeroed import silenced
+from pruner.zeroed import zeroed_outputs
 from utils.config.options import parse, to_plain
 
 CLASSES = 7
-LARGE = (
+TORCHVISION_MODELS = (
     "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "alexnet", "vgg11", "vgg16_bn",
 )  # fmt: skip
 SLOW = {f"torchvision's {arch}" for arch in ("resnet101", "resnet152", "wide_resnet50_2", "vgg11", "vgg16_bn")}
@@ -31,9 +31,9 @@ def net(arch: str, size: int, name: str, batch_norm: bool = True):
 
 
 NETS = [
-    *(net(arch, 32, arch) for arch in door.SMALL),
+    *(net(arch, 32, arch) for arch in door.CIFAR_MODELS),
     net("vgg11", 32, "vgg11 without batch-norm", batch_norm=False),
-    *(net(arch, SMALLEST_LARGE.get(arch, 32), f"torchvision's {arch}") for arch in LARGE),
+    *(net(arch, SMALLEST_LARGE.get(arch, 32), f"torchvision's {arch}") for arch in TORCHVISION_MODELS),
 ]
 KINDS = pytest.mark.parametrize("kind", groups.KINDS)
 
@@ -109,7 +109,7 @@ def test_a_cut_network_computes_what_the_whole_one_does_with_those_groups_silent
     masks = cut(model, kept, kind, example(model, channels, size))
 
     with torch.no_grad():
-        expected, found = silenced(whole, kept, kind, images), model(images)
+        expected, found = zeroed_outputs(whole, kept, kind, images), model(images)
         assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
         assert (whole(images) - expected).abs().max() > 1e-3 * expected.abs().max()  # the pick did matter
         check_running_statistics(whole, model)

@@ -8,7 +8,7 @@ from helpers import SHORT_GREG, run_program
 from torch import nn
 
 from model import build_model
-from pruner import PRUNERS, Setting, make_plan
+from pruner import PRUNERS, PruningContext, make_plan
 from pruner.layers import layers_of
 from utils.config.options import parse
 
@@ -22,7 +22,9 @@ def built(*words, method="FixReg", model=None):
     torch.manual_seed(0)
     model = model or build_model("lenet5_mini", 10, 1, 32)
     plan = make_plan(layers_of(model), options.stage_pr, "", options.wg)
-    return model, PRUNERS[method].build(options, Setting(model, plan, None, lambda *_: 0.0, torch.zeros(1, 1, 32, 32)))
+    return model, PRUNERS[method].build(
+        options, PruningContext(model, plan, None, lambda *_: 0.0, torch.zeros(1, 1, 32, 32))
+    )
 
 
 def phases(pruner):
@@ -30,7 +32,7 @@ def phases(pruner):
     found = []
     while not pruner.finished:
         pruner.before_step(len(found))
-        found.append(pruner.phase)
+        found.append(pruner.status)
     return found
 
 
@@ -64,7 +66,7 @@ def test_it_takes_the_steps_that_are_asked_for_or_those_of_greg_1(words, steps, 
     _, pruner = built(*words)
     found = phases(pruner)
     more = 0 if "0" in words and "9" in words else 6
-    assert found == ["update"] * (steps - 1) + ["stabilise"] * (more + 1)
+    assert found == ["update"] * (steps - 1) + ["stabilizing"] * (more + 1)
     plan = json.loads(run_program(tmp_path, *WORDS.split(), "--method", "FixReg", *words, "--plan=json").out)
     assert (plan["picked_at"], plan["stabilise_from"], plan["cut_after_step"]) == (None, steps - 1, steps - 1 + more)
     assert plan["iterations"]["prune"] == len(found)
@@ -124,20 +126,20 @@ def test_it_is_restored_at_any_step(at):
         step += 1
         assert other.fingerprint() == whole.fingerprint()
         assert other.report() == whole.report()
-        assert (other.phase, other.finished) == (whole.phase, whole.finished)
+        assert (other.status, other.finished) == (whole.status, whole.finished)
     assert step == GROWTH + 6
 
 
 def test_without_anything_to_prune_it_ends_as_greg_1_does(tmp_path):
     words = ["--stage_pr", "0-4:0", "--fix_reg_interval", "9"]
-    assert phases(built(*words)[1]) == phases(built(*words[:2], method="GReg-1")[1]) == ["stabilise"] * 7
+    assert phases(built(*words)[1]) == phases(built(*words[:2], method="GReg-1")[1]) == ["stabilizing"] * 7
 
 
 def test_a_run_reports_its_steps_and_takes_the_flags_of_greg_1(tmp_path):
     words = (*WORDS.split(), "--method", "FixReg", "--allow_untrained", "--epochs", "0", *SHORT_GREG)
     ran = run_program(tmp_path, *words, "--batch_size_prune", "256", "--fix_reg_interval", "4")
     assert ran.code == 0, ran.err
-    assert ran.report["iterations"] == {"update": 4, "stabilise": 2}
+    assert ran.report["iterations"] == {"update": 4, "stabilizing": 2}
     assert {name: int((~kept).sum()) for name, kept in ran.load("pruned_model")["kept"].items()} == {
         "features.3": 3, "features.6": 3,
     }  # fmt: skip

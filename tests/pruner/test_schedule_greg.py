@@ -63,13 +63,13 @@ def penalties(pruner: GReg, layer: int = 0) -> list[float]:
 
 def run_out(pruner: GReg, made: int = 0) -> dict[str, int | None]:
     """Step `pruner`, which has `made` steps behind it, until the cut is due."""
-    step, stabilise_from = made - 1, None
+    step, stabilize_from = made - 1, None
     while not pruner.finished:
         step += 1
         pruner.before_step(step)
-        if stabilise_from is None and pruner.phase == "stabilise":
-            stabilise_from = step
-    return {"stabilise_from": stabilise_from, "cut_after_step": step}
+        if stabilize_from is None and pruner.status == "stabilizing":
+            stabilize_from = step
+    return {"stabilise_from": stabilize_from, "cut_after_step": step}
 
 
 # --- counting
@@ -78,7 +78,7 @@ def run_out(pruner: GReg, made: int = 0) -> dict[str, int | None]:
 def test_by_default_greg_1_makes_10001_updates():
     schedule = schedule_for(GReg1)
     assert (schedule.updates_to_pick, schedule.updates_to_finish) == (0, 10_001)
-    assert (schedule.picked_at, schedule.stabilise_from, schedule.cut_after_step) == (None, 50_000, 90_000)
+    assert (schedule.picked_at, schedule.stabilize_from, schedule.cut_after_step) == (None, 50_000, 90_000)
     assert schedule.penalty(10_000) == 1
     assert schedule.penalty(10_001) == Decimal("1.0001")
 
@@ -86,13 +86,13 @@ def test_by_default_greg_1_makes_10001_updates():
 def test_by_default_greg_2_picks_at_the_1000th_update_and_needs_9901_more():
     schedule = schedule_for(GReg2)
     assert (schedule.updates_to_pick, schedule.updates_to_finish) == (1000, 10_901)
-    assert (schedule.picked_at, schedule.stabilise_from, schedule.cut_after_step) == (4995, 54_500, 94_500)
+    assert (schedule.picked_at, schedule.stabilize_from, schedule.cut_after_step) == (4995, 54_500, 94_500)
     assert schedule.penalty(999) < Decimal("0.01") == schedule.penalty(1000)
 
 
 def test_the_cifar_schedule_is_100000_iterations_and_the_standstill():
     schedule = schedule_for(GReg1, update_every_steps=10, stabilize_steps=10_000)
-    assert (schedule.stabilise_from, schedule.cut_after_step) == (100_000, 110_000)
+    assert (schedule.stabilize_from, schedule.cut_after_step) == (100_000, 110_000)
 
 
 def test_at_iteration_48200_of_the_published_log_the_penalty_is_exact():
@@ -384,7 +384,7 @@ def test_greg_1_ends_early_only_when_the_gaps_of_all_layers_are_wide():
     pruner.before_step(5)
     assert pruner.gaps()["1"] > 10
     assert [layer.finished for layer in pruner.layers] == [True, True]
-    assert pruner.phase == "stabilise"
+    assert pruner.status == "stabilizing"
     pruner.before_step(6)
     assert not pruner.finished
     pruner.before_step(7)
@@ -396,7 +396,7 @@ def test_greg_1_ends_early_only_when_the_gaps_of_all_layers_are_wide():
 def test_a_gap_of_exactly_the_limit_is_wide(method):
     pruner = pruner_for(method, linear(1.0, 10.0), {"0": 1}, **QUICK)
     pruner.before_step(0)
-    assert pruner.phase == "stabilise"
+    assert pruner.status == "stabilizing"
 
 
 def test_greg_2_ends_a_layer_by_its_own_gap():
@@ -411,7 +411,7 @@ def test_greg_2_ends_a_layer_by_its_own_gap():
         pruner.before_step(step)
     assert penalties(pruner, 0) == pytest.approx([0.04, -0.5])
     assert penalties(pruner, 1) == pytest.approx([0.07, -0.5])
-    assert pruner.phase == "update"
+    assert pruner.status == "growing"
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -542,7 +542,7 @@ def test_a_run_restored_in_the_middle_goes_on_as_if_it_had_not_stopped(method, k
     assert not same(through_a_file(second.state()), saved)
     second.load(saved)
     assert same(through_a_file(second.state()), saved)
-    assert second.pruner.phase == first.pruner.phase
+    assert second.pruner.status == first.pruner.status
     second.go()
 
     assert second.step == whole.step
@@ -579,7 +579,7 @@ def test_saving_decides_nothing(method, late):
         for one, other in zip(saved.pruner.layers, alone.pruner.layers, strict=True):
             assert one.penalty.equal(other.penalty)
             assert one.finished is other.finished
-        assert (saved.pruner.phase, saved.pruner.decisions) == (alone.pruner.phase, alone.pruner.decisions)
+        assert (saved.pruner.status, saved.pruner.decisions) == (alone.pruner.status, alone.pruner.decisions)
         assert saved.pruner.milestones == alone.pruner.milestones
     assert saved.pruner.finished
     assert ended_by_gap is late

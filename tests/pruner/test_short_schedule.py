@@ -70,7 +70,7 @@ def test_the_constants_of_greg_1_by_hand(n_steps):
     every, still, grow, last = GREG_1[n_steps]
     assert (options.update_reg_interval, options.stabilize_reg_interval) == (every, still)
     assert options.reg_granularity_prune == Decimal(grow)
-    assert schedule_of(options).stabilise_from == last
+    assert schedule_of(options).stabilize_from == last
     assert length_of(options) == n_steps
 
 
@@ -80,7 +80,7 @@ def test_the_constants_of_greg_2_by_hand(n_steps):
     every, still, grow_pick, grow, picked_at, last = GREG_2[n_steps]
     assert (options.update_reg_interval, options.stabilize_reg_interval) == (every, still)
     assert (options.reg_granularity_pick, options.reg_granularity_prune) == (Decimal(grow_pick), Decimal(grow))
-    assert (schedule_of(options).picked_at, schedule_of(options).stabilise_from) == (picked_at, last)
+    assert (schedule_of(options).picked_at, schedule_of(options).stabilize_from) == (picked_at, last)
     assert length_of(options) == n_steps
 
 
@@ -89,7 +89,7 @@ def test_every_length_is_kept_to_the_step_and_λ_ends_just_above_τ(method):
     for n_steps in (*range(2, 700), *LENGTHS):
         options = parsed(method, "--prune_steps", n_steps)
         schedule = schedule_of(options)
-        grown = schedule.stabilise_from + 1
+        grown = schedule.stabilize_from + 1
         assert length_of(options) == n_steps
         assert abs(grown - 0.64 * n_steps) < options.update_reg_interval + 1
         assert 1 < schedule.penalty(schedule.updates_to_finish) <= 1 + options.reg_granularity_prune
@@ -126,12 +126,12 @@ def test_a_flag_that_is_given_stays_and_the_length_too(name, method):
 def test_with_δ_given_k_u_brings_growth_near_to_64_percent():
     options = parsed("GReg-1", "--prune_steps", 1_000, "--reg_granularity_prune", "0.01")
     assert options.update_reg_interval == 6  # 101 updates in the 640 steps
-    assert (schedule_of(options).stabilise_from, options.stabilize_reg_interval) == (600, 399)
+    assert (schedule_of(options).stabilize_from, options.stabilize_reg_interval) == (600, 399)
 
 
 def test_with_k_s_given_growth_takes_the_rest_at_a_k_u_that_divides_it():
     options = parsed("GReg-1", "--prune_steps", 100_000, "--stabilize_reg_interval", 10_000)
-    assert schedule_of(options).stabilise_from == 89_999
+    assert schedule_of(options).stabilize_from == 89_999
     assert 89_999 % options.update_reg_interval == 0
 
 

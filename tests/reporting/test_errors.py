@@ -194,7 +194,7 @@ def test_curves_that_cannot_be_written_are_a_notice(tmp_path, caplog):
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
-@pytest.mark.parametrize("what", ["figures.norms_figure", "cutting.laid_out"])
+@pytest.mark.parametrize("what", ["figures.norms_figure", "cutting.to_memory_format"])
 def test_a_picture_that_fails_is_a_notice_and_a_cut_that_fails_is_not(what, tmp_path, monkeypatch):
     def broken(*args, **kwargs):
         raise ValueError("odd")

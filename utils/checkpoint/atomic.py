@@ -8,7 +8,7 @@ from typing import IO
 
 
 @contextmanager
-def replacing(path: Path, previous: Path | None = None) -> Iterator[IO[bytes]]:
+def atomic_write(path: Path, previous: Path | None = None) -> Iterator[IO[bytes]]:
     """A file beside `path` to write to; at the end it is on the disk and has `path`'s name.
 
     A process that is killed, or a machine that loses power, leaves the old file or the new one.
@@ -38,5 +38,5 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[IO[bytes]]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a whole file or leave what is there."""
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(text.encode())

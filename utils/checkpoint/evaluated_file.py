@@ -6,7 +6,7 @@ from data import DATASETS
 from utils.checkpoint import files
 from utils.config.options import from_plain
 from utils.config.paths import find_one
-from utils.config.types import about
+from utils.config.types import error_prefix
 
 OF_THE_FILE = ("arch", "dataset", "not_use_bn")
 
@@ -23,7 +23,7 @@ def with_settings_of_file(given: dict[str, str]) -> dict[str, str]:
         return given
     if not given.get("base_model_path"):
         raise ValueError("--evaluate needs --base_model_path FILE")
-    with about("base_model_path"):
+    with error_prefix("base_model_path"):
         path = find_one(given["base_model_path"])
         trusted = given.get("trust_checkpoint", "").lower() == "true"
         ours = _options_in(path, trusted, given.get("weights_key"))

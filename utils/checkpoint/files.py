@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from model import check_fit, check_tensors
-from utils.checkpoint.atomic import replacing
+from utils.checkpoint.atomic import atomic_write
 from utils.checkpoint.external import read_pickled, read_plain, read_safetensors
 from utils.checkpoint.state_dicts import find_weights
 from utils.checkpoint.validation import validated
@@ -29,7 +29,7 @@ def save(path: Path, content: dict[str, Any], previous: Path | None = None) -> N
         OSError: it cannot be written (a full disk, say); the old files are as they were.
     """
     try:
-        with replacing(path, previous) as file:
+        with atomic_write(path, previous) as file:
             torch.save({"version": VERSION, **content}, file)
     except (OSError, RuntimeError) as error:
         cause = error if isinstance(error, OSError) else error.__context__

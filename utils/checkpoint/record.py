@@ -10,7 +10,7 @@ from typing import Any
 
 
 @dataclass
-class Tally:
+class PhaseCounters:
     """What the phases took, in all processes that worked on the run one after the other.
 
     Attributes:
@@ -35,7 +35,7 @@ class Tally:
 
 
 @dataclass
-class Around:
+class PruningMetrics:
     """What was measured before fine-tuning; None where nothing was there to measure.
 
     Attributes:
@@ -59,7 +59,7 @@ class Around:
 
 
 @dataclass
-class FineTuned:
+class FinetuneMetrics:
     """Accuracy by epoch, percent.
 
     Attributes:
@@ -116,9 +116,9 @@ class Record:
 
     images: tuple[int, int] = (0, 0)
     base: str | None = None
-    around: Around = field(default_factory=Around)
-    tuned: FineTuned = field(default_factory=FineTuned)
-    tally: Tally = field(default_factory=Tally)
+    around: PruningMetrics = field(default_factory=PruningMetrics)
+    tuned: FinetuneMetrics = field(default_factory=FinetuneMetrics)
+    tally: PhaseCounters = field(default_factory=PhaseCounters)
     tests: list[dict[str, Any]] = field(default_factory=list)
 
     def tested(self, phase: str, step: int, test: dict[str, float], **more: Any) -> None:
@@ -133,12 +133,12 @@ class Record:
             "base": self.base,
             "around": asdict(self.around),
             "tuned": asdict(self.tuned),
-            "tally": {f.name: dict(getattr(self.tally, f.name)) for f in fields(Tally)},
+            "tally": {f.name: dict(getattr(self.tally, f.name)) for f in fields(PhaseCounters)},
             "tests": [dict(row) for row in self.tests],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state`, which ``state_dict`` gave."""
         self.images, self.base, self.tests = tuple(state["images"]), state["base"], list(state["tests"])
-        self.around, self.tuned = Around(**state["around"]), FineTuned(**state["tuned"])
-        self.tally = Tally(**{name: Counter(counts) for name, counts in state["tally"].items()})
+        self.around, self.tuned = PruningMetrics(**state["around"]), FinetuneMetrics(**state["tuned"])
+        self.tally = PhaseCounters(**{name: Counter(counts) for name, counts in state["tally"].items()})

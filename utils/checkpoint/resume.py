@@ -15,7 +15,7 @@ from utils.config.lr_schedule import uses_adam
 from utils.config.options import RUN_ID, Options, build, differences, from_plain, notices_on, read, stored_defaults
 from utils.config.paths import find_one
 from utils.config.settings_file import read_settings_file
-from utils.config.types import about
+from utils.config.types import error_prefix
 from utils.config.types import path as path_of
 
 DECIDED = ("seed", "amp", "channels_last", "cuda_graph")  # by the program where nobody asked: once for a run
@@ -60,7 +60,7 @@ class StoredRun:
 
 
 @dataclass(frozen=True)
-class Found:
+class ResumePoint:
     """A run to resume.
 
     Attributes:
@@ -79,7 +79,7 @@ class Found:
     notices: list[str] = field(default_factory=list)
 
 
-def settings(argv: Sequence[str]) -> tuple[Options, list[str], Found | None]:
+def settings(argv: Sequence[str]) -> tuple[Options, list[str], ResumePoint | None]:
     """Options, notices, and the run that ``--resume_path`` finds.
 
     With a path, the settings of that run are the defaults. With ``auto`` the command is that of a start. The options
@@ -98,7 +98,7 @@ def settings(argv: Sequence[str]) -> tuple[Options, list[str], Found | None]:
         options = build(given)
         return options, notices_on(options, typed), None
     notices: list[str] = []
-    with about("resume_path"):
+    with error_prefix("resume_path"):
         options, found = _auto(given, notices) if path_of(wanted) == "auto" else _named(given, wanted)
     notices += notices_on(options, typed) + (found.notices if found else [])
     return replace(options, resume_path=None), notices, found
@@ -122,7 +122,7 @@ def twin_check(argv: Sequence[str]) -> Callable[[], None] | None:
     return refuse_twin
 
 
-def _auto(given: dict[str, str], notices: list[str]) -> tuple[Options, Found | None]:
+def _auto(given: dict[str, str], notices: list[str]) -> tuple[Options, ResumePoint | None]:
     options = build(given)
     name = re.compile(re.escape(project_of(options)) + r"_SERVER.*-[0-9]{8}-[0-9]{6}")
     paths = [path.parent.parent for path in folder_of_runs(options).glob(f"*/{PARAMS}")]
@@ -152,7 +152,7 @@ def _auto(given: dict[str, str], notices: list[str]) -> tuple[Options, Found | N
     return options, None
 
 
-def _named(given: dict[str, str], wanted: str) -> tuple[Options, Found]:
+def _named(given: dict[str, str], wanted: str) -> tuple[Options, ResumePoint]:
     path = find_one(wanted, directories=True)
     if path.is_dir():
         run = StoredRun.read(path)
@@ -166,7 +166,7 @@ def _named(given: dict[str, str], wanted: str) -> tuple[Options, Found]:
         run = StoredRun.read(path.parent.parent)
         options = _unchanged(given, run.settings, path)
         return options, _found(run, path, saved, options)
-    return _unchanged(given, _own_settings(saved), path), Found(None, None, path, saved)
+    return _unchanged(given, _own_settings(saved), path), ResumePoint(None, None, path, saved)
 
 
 def _refuse_stored_bases(given: dict[str, str], run: StoredRun) -> None:
@@ -187,7 +187,7 @@ def _unchanged(given: dict[str, str], stored: dict[str, str], path: Path) -> Opt
     return options
 
 
-def _open(run: StoredRun, options: Options) -> Found:
+def _open(run: StoredRun, options: Options) -> ResumePoint:
     """The run's newest checkpoint that can be read.
 
     Raises:
@@ -206,10 +206,10 @@ def _open(run: StoredRun, options: Options) -> Found:
         return replace(found, notices=found.notices + [f"{text}; resuming from {file.name}" for text in unreadable])
     if unreadable:
         raise ValueError(f"{'; '.join(unreadable)}; without these files the run would start over")
-    return Found(run.path, run.run_id)
+    return ResumePoint(run.path, run.run_id)
 
 
-def _found(run: StoredRun, file: Path, saved: dict[str, Any], options: Options) -> Found:
+def _found(run: StoredRun, file: Path, saved: dict[str, Any], options: Options) -> ResumePoint:
     """The run and its io, compared.
 
     Raises:
@@ -225,7 +225,7 @@ def _found(run: StoredRun, file: Path, saved: dict[str, Any], options: Options) 
     differing = differences(build(run.settings), build(_own_settings(saved)))
     if differing:
         raise ValueError(f"{run.path / PARAMS} is not what {file} was made with: {', '.join(differing)}")
-    return Found(run.path, run.run_id, file, saved, _report(run, options), notices)
+    return ResumePoint(run.path, run.run_id, file, saved, _report(run, options), notices)
 
 
 def _own_settings(saved: dict[str, Any]) -> dict[str, str]:
@@ -272,7 +272,7 @@ def _report(run: StoredRun, options: Options) -> dict[str, Any] | None:
     if run.run_id and report.get(RUN_ID, run.run_id) != run.run_id:
         raise ValueError(f"{file} is of another run: its id is {report[RUN_ID]}, that of {run.path} is {run.run_id}")
     if options.data_path != run.settings["data_path"]:  # they may have moved; other images are another run
-        with about("data_path"):
+        with error_prefix("data_path"):
             name = describe(options.dataset, options.data_path).name
         if name != report["data_name"]:
             raise ValueError(f"{run.path} has finished on {report['data_name']}, not on {name}")

@@ -13,7 +13,7 @@ from model.rebuild import check_network
 from pruner import PRUNERS, groups
 from pruner.regularized import GReg
 from utils.checkpoint.forms import Keys, mismatch
-from utils.checkpoint.record import TESTED, Record, Tally
+from utils.checkpoint.record import TESTED, PhaseCounters, Record
 from utils.config.options import stored_defaults
 from utils.config.paths import regular_file
 
@@ -66,7 +66,7 @@ _RECORD = Keys(
             {"acc1": [_number], "acc5": [_number], "val_acc1": [_number], "best_epoch": (_count, None),
              "right": _count, "seen": _count}
         ),
-        "tally": Keys({f.name: {str: _number} for f in fields(Tally)}),
+        "tally": Keys({f.name: {str: _number} for f in fields(PhaseCounters)}),
         "tests": [Keys(dict.fromkeys(TESTED, (int, float, str, None)))],
     }
 )  # fmt: skip

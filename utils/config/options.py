@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any, NoReturn
 
 from data import DATASETS
-from model import SMALL
+from model import CIFAR_MODELS
 from pruner import PRUNERS, short_schedule
 from pruner.groups import KINDS, PICKS
 from pruner.plan import parse_skip_layers, parse_stage_pr
@@ -21,11 +21,11 @@ from pruner.short_schedule import SHORT, SHORT_LR
 from utils.config.lr_schedule import parse_lr_schedule, uses_adam
 from utils.config.settings_file import read_settings_file
 from utils.config.types import (
-    about,
     arch,
     boolean,
     checked,
     decimal,
+    error_prefix,
     file_name,
     integer,
     interval,
@@ -101,7 +101,7 @@ class Options:
     arch: str = flag(
         "resnet18",
         arch,
-        f"{', '.join(SMALL)} for images up to 64 px; torchvision's for larger ones",
+        f"{', '.join(CIFAR_MODELS)} for images up to 64 px; torchvision's for larger ones",
         "-a",
         section="Network and data",
     )
@@ -398,7 +398,7 @@ def read(argv: Sequence[str]) -> tuple[dict[str, str], set[str]]:
     given: dict[str, str] = {}
     for source in ("params_json", "config"):  # later ones win
         if source in typed:
-            with about(source):
+            with error_prefix(source):
                 given |= _read_file(source, path(typed.pop(source)))
     return given | typed, set(typed)
 
@@ -428,7 +428,7 @@ def _in_prune_steps(options: Options, given: set[str]) -> Options:
     method = PRUNERS[options.method]
     if options.prune_steps is None or not method.has_prune_phase:
         return options
-    with about("prune_steps"):
+    with error_prefix("prune_steps"):
         return replace(options, **short_schedule(options, given, method.picks_later))
 
 

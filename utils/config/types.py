@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from model import LARGE, SMALL
+from model import CIFAR_MODELS, TORCHVISION_MODELS
 from model.pretrained import DEFAULT
 
 
@@ -72,7 +72,7 @@ def nearest(text: str, known: Iterable[str]) -> str:
 
 
 @contextmanager
-def about(flag: str) -> Iterator[None]:
+def error_prefix(flag: str) -> Iterator[None]:
     """What is wrong within is wrong with `flag`: its name goes before errors that do not begin with one."""
     try:
         yield
@@ -100,9 +100,9 @@ class one_of:  # noqa: N801 - a parser, as the functions here are
 
 
 def arch(text: str) -> str:
-    if text not in SMALL and text not in LARGE:
-        near = nearest(text, [*SMALL, *LARGE])
-        raise ValueError(f"no network '{text}'; choose from {', '.join(SMALL)}, or torchvision's{near}")
+    if text not in CIFAR_MODELS and text not in TORCHVISION_MODELS:
+        near = nearest(text, [*CIFAR_MODELS, *TORCHVISION_MODELS])
+        raise ValueError(f"no network '{text}'; choose from {', '.join(CIFAR_MODELS)}, or torchvision's{near}")
     return text
 
 

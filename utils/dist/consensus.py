@@ -7,11 +7,11 @@ from torch import Tensor
 from utils.dist.process_group import PATIENCE, shard
 
 
-class Disagreement(ArithmeticError):
+class ConsensusError(ArithmeticError):
     """The processes have come to different λ, picks or phases."""
 
 
-class Agreement:
+class RankConsensus:
     """What all processes must know of each other at every step, by one small message that nobody waits for.
 
     What is said at one step is heard at the next: the message travels while the step is made. It goes over
@@ -28,7 +28,7 @@ class Agreement:
         what it has decided so far. Returns the first two, of any process.
 
         Raises:
-            Disagreement: the fingerprints differ.
+            ConsensusError: the fingerprints differ.
         """
         if not self._several:
             return signal, due
@@ -45,7 +45,7 @@ class Agreement:
         self._pending = None
         signal, due, most, least = said.tolist()
         if most != -least:
-            raise Disagreement("the processes disagree on λ, picks or phase; nothing more is saved")
+            raise ConsensusError("the processes disagree on λ, picks or phase; nothing more is saved")
         return signal, bool(due)
 
     def close(self, signal: int) -> int:

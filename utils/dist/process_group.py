@@ -29,7 +29,7 @@ def under_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ or {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys()
 
 
-def is_first() -> bool:
+def is_main_process() -> bool:
     """Whether this process is the one that speaks, known before it has met the others."""
     return not under_torchrun() or os.environ.get("RANK", "0") == "0"
 
@@ -95,7 +95,7 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
-def gather(value: Any) -> list[Any]:
+def all_gather(value: Any) -> list[Any]:
     """Every process's `value`, in order of rank."""
     found = [value] * shard().of
     if shard().of > 1:
@@ -103,7 +103,7 @@ def gather(value: Any) -> list[Any]:
     return found
 
 
-def from_first(value: Any) -> Any:
+def broadcast_from_main(value: Any) -> Any:
     """The first process's `value`."""
     box = [value]
     if shard().of > 1:
@@ -111,7 +111,7 @@ def from_first(value: Any) -> Any:
     return box[0]
 
 
-def share_of_loss(n_images: int) -> float:
+def loss_scale(n_images: int) -> float:
     """What a process multiplies its summed loss by, so that the average over processes is the batch's mean.
 
     Args:

@@ -10,7 +10,7 @@ SEVERAL_SECONDS = 5.0  # schedulers send a signal several times; within these se
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
-class Stopped(BaseException):
+class StoppedError(BaseException):
     """A signal has ended the run. No ``Exception``: what goes wrong on the way is not to be taken for another error.
 
     Attributes:
@@ -22,7 +22,7 @@ class Stopped(BaseException):
         self.signal = number
 
 
-class Stop:
+class StopSignal:
     """Ends the run at a signal: at once, but while steps are trained at the end of the step.
 
     Attributes:
@@ -50,7 +50,7 @@ class Stop:
             self.signal = self.signal or number
         elif time.monotonic() - self._ending_since > SEVERAL_SECONDS:
             self._ending_since = time.monotonic()
-            raise Stopped(number)
+            raise StoppedError(number)
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -62,4 +62,4 @@ class Stop:
             self._deferred = False
         if self.signal:
             self._ending_since = time.monotonic()
-            raise Stopped(self.signal)
+            raise StoppedError(self.signal)

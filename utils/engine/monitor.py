@@ -9,21 +9,21 @@ from torch import Tensor, nn
 
 from pruner import Pruner
 from utils.checkpoint.paths import LATEST
-from utils.dist.consensus import Agreement
+from utils.dist.consensus import RankConsensus
 from utils.dist.process_group import align
-from utils.dist.signals import Stopped
+from utils.dist.signals import StoppedError
 from utils.engine.progress import Progress
 from utils.reporting.run_dir import Run
 
 NEVER = 2**62
 
 
-class Diverged(ArithmeticError):
+class DivergedError(ArithmeticError):
     """The loss, or a weight, is no longer a number."""
 
 
-class Watch:
-    """Looks after one phase of training; used as ``with Watch(…) as watch``.
+class TrainingMonitor:
+    """Looks after one phase of training; used as ``with TrainingMonitor(…) as watch``.
 
     Args:
         phase: ``prune`` or ``finetune``.
@@ -44,13 +44,13 @@ class Watch:
         self._run, self._phase, self._model, self._progress, self._pruner = run, phase, model, progress, pruner
         self._before_save, self._state = before_save, state
         self._timer = SaveTimer(run.options.save_interval)
-        self._agreement = Agreement()
+        self._agreement = RankConsensus()
         self._decisions, self._fingerprint = -1, 0
         self._at, self._seen = (0, 0), 0
         device = next(model.parameters()).device
         self._first_bad = torch.full((), NEVER, dtype=torch.int64, device=device)
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> "TrainingMonitor":
         return self
 
     def __exit__(self, kind: type | None, *_) -> None:
@@ -64,30 +64,30 @@ class Watch:
 
     def check_losses(self) -> None:
         """Raises:
-        Diverged: a loss was not finite; names the first step.
+        DivergedError: a loss was not finite; names the first step.
         """
         step = self._first_bad.item()
         if step < NEVER:
-            raise Diverged(f"loss is not finite at step {step}; try a lower learning rate")
+            raise DivergedError(f"loss is not finite at step {step}; try a lower learning rate")
 
     def check(self) -> None:
         """Check losses and weights, as before a checkpoint.
 
         Raises:
-            Diverged: a loss was, or a weight is, not finite.
+            DivergedError: a loss was, or a weight is, not finite.
         """
         self.check_losses()
         values = [v for v in self._model.state_dict().values() if v.is_floating_point()]
         if not torch.stack([v.isfinite().all() for v in values]).all():
-            raise Diverged(f"weights are not finite after step {self._seen}; try a lower learning rate")
+            raise DivergedError(f"weights are not finite after step {self._seen}; try a lower learning rate")
 
     def after(self, step: int, epoch: int = 0, marks: Sequence[str] = ()) -> None:
         """After `step` steps and `epoch` epochs: write the checkpoints `marks` and those that are due; stop if told to.
 
         Raises:
-            Diverged: the state is not fit to be saved.
-            Disagreement: the processes have decided differently.
-            Stopped: a signal came; the state is saved.
+            DivergedError: the state is not fit to be saved.
+            ConsensusError: the processes have decided differently.
+            StoppedError: a signal came; the state is saved.
         """
         if self._decisions != self._pruner.decisions:
             self._decisions, self._fingerprint = self._pruner.decisions, self._pruner.fingerprint()
@@ -100,7 +100,7 @@ class Watch:
     def _stop_if_told(self, signal: int) -> None:
         if signal:
             self._save(LATEST)
-            raise Stopped(signal, f" after step {self._at[0]} of the {self._phase} phase; the state is saved")
+            raise StoppedError(signal, f" after step {self._at[0]} of the {self._phase} phase; the state is saved")
 
     def _save(self, *names: str) -> None:
         if not names:

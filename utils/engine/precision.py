@@ -37,7 +37,7 @@ def has_bf16_arithmetic() -> bool:
     return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
-def laid_out(model: nn.Module, options: Options) -> nn.Module:
+def to_memory_format(model: nn.Module, options: Options) -> nn.Module:
     """`model`, in place, in the memory layout of the run; images follow the weights of the first conv."""
     return model.to(memory_format=torch.channels_last) if options.channels_last == "true" else model
 

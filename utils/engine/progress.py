@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-from utils.checkpoint.record import Tally
+from utils.checkpoint.record import PhaseCounters
 
 # At most half of 30 s pass before a line is due: so no two are more than 30 s apart where a step takes less than 15 s.
 LINE_DUE_AFTER = 15.0
@@ -21,15 +21,22 @@ class Progress:
     Args:
         total: steps of the whole phase.
         every: steps between two that show their values, as a line where there is no terminal.
-        say: prints a line.
+        log_line: prints a line.
         tally: where images and seconds are counted, under `stage`.
         done: steps that an earlier process has made.
     """
 
     def __init__(
-        self, what: str, total: int, every: int, say: Callable[[str], None], tally: Tally, stage: str, done: int = 0
+        self,
+        what: str,
+        total: int,
+        every: int,
+        log_line: Callable[[str], None],
+        tally: PhaseCounters,
+        stage: str,
+        done: int = 0,
     ):
-        self._what, self._total, self._every, self._say = what, total, every, say
+        self._what, self._total, self._every, self._log_line = what, total, every, log_line
         self._tally, self._stage = tally, stage
         self._terminal = sys.stderr.isatty()
         self._bar = tqdm(total=total, initial=done, desc=what, unit="step", disable=not self._terminal, leave=False)
@@ -80,7 +87,7 @@ class Progress:
         shown = "  ".join(f"{key} {value:.4g}" for key, value in values.items())
         self._bar.set_postfix_str(shown, refresh=False)
         if not self._terminal:
-            self._say(f"{self._what}  step {self._steps}/{self._total}  {shown}  {self.outlook()}")
+            self._log_line(f"{self._what}  step {self._steps}/{self._total}  {shown}  {self.outlook()}")
 
     def outlook(self) -> str:
         """Rate, and time left for the steps to come at that rate (tests not counted)."""

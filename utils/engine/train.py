@@ -15,11 +15,11 @@ from pruner import Pruner
 from utils.checkpoint import files
 from utils.checkpoint.paths import LATEST
 from utils.config.lr_schedule import learning_rates, lr_at, uses_adam
-from utils.dist.process_group import align, shard, share_of_loss, total, wrap
-from utils.engine.monitor import Watch
+from utils.dist.process_group import align, loss_scale, shard, total, wrap
+from utils.engine.monitor import TrainingMonitor
 from utils.engine.precision import compiled
 from utils.engine.progress import Progress
-from utils.reporting.format import shown
+from utils.reporting.format import format_accuracy
 from utils.reporting.run_dir import Run
 from utils.reporting.snapshots import History, OrderLog
 
@@ -80,7 +80,7 @@ def reestimated_acc1(model: nn.Module, data: Data) -> float:
     """Test accuracy with batch-norm statistics taken afresh over the training images, on a copy.
 
     Source: ours; under a growing penalty running statistics lag behind the weights, and after a cut they
-    still contain the constants that silenced channels passed on.
+    still contain the constants that zeroed_outputs channels passed on.
     """
     clone = copy.deepcopy(model)
     device = next(model.parameters()).device
@@ -114,8 +114,8 @@ def prune_phase(
     model.train()
     with (
         run.stop.deferred(),
-        Progress("prune", expected_steps, options.print_interval, run.say, tally, "prune", step) as progress,
-        Watch(run, "prune", model, progress, pruner, optimizer=optimizer, observers=observers) as watch,
+        Progress("prune", expected_steps, options.print_interval, run.log_line, tally, "prune", step) as progress,
+        TrainingMonitor(run, "prune", model, progress, pruner, optimizer=optimizer, observers=observers) as watch,
     ):
         while not pruner.finished:
             began, phase = time.perf_counter(), pruner.phase
@@ -123,7 +123,7 @@ def prune_phase(
                 observer.observe(step)
             images, labels = next(batches)
             n_images = images_in_step(len(data.train), options.batch_size_prune, step)
-            loss, _ = train_step(net, images, labels, optimizer, pruner, step, share_of_loss(n_images), options.amp)
+            loss, _ = train_step(net, images, labels, optimizer, pruner, step, loss_scale(n_images), options.amp)
             watch.saw(loss, step)
             values = None
             if progress.due():
@@ -139,7 +139,7 @@ def prune_phase(
                     accuracy = evaluate(model, data.test_batches())
                 run.scalars("prune", step - 1, {f"test_{key}": value for key, value in accuracy.items()})
                 run.tested("prune", step, accuracy, lr=options.lr_prune)
-                run.say(f"prune  step {step}: test {shown(accuracy)}")
+                run.log_line(f"prune  step {step}: test {format_accuracy(accuracy)}")
             tally.iterations[phase] += 1
             tally.seconds[phase] += time.perf_counter() - began
             marks = ["checkpoint_just_finished_update_reg"] if pruner.phase != phase else []
@@ -193,8 +193,8 @@ def fine_tune(model: nn.Module, data: Data, keeper: Pruner, run: Run) -> None:
     with (
         run.stop.deferred(),
         Progress("fine-tune" if run.kept or run.masks else "train", per_epoch * options.epochs,
-                 options.print_freq, run.say, tally, "finetune", step) as progress,
-        Watch(run, "finetune", model, progress, keeper, note_epoch, optimizer=optimizer) as watch,
+                 options.print_freq, run.log_line, tally, "finetune", step) as progress,
+        TrainingMonitor(run, "finetune", model, progress, keeper, note_epoch, optimizer=optimizer) as watch,
     ):  # fmt: skip
         for epoch in range(step // per_epoch, options.epochs):
             lr = lr_at(rates, epoch)
@@ -204,7 +204,7 @@ def fine_tune(model: nn.Module, data: Data, keeper: Pruner, run: Run) -> None:
                 began = time.perf_counter()
                 images, labels = next(batches)
                 n_images = images_in_step(len(data.train), options.batch_size, step)
-                share = share_of_loss(n_images)
+                share = loss_scale(n_images)
                 loss, outputs = train_step(net, images, labels, optimizer, keeper, step, share, options.amp)
                 watch.saw(loss, step)
                 right += (outputs.argmax(1) == labels).sum()
@@ -234,10 +234,10 @@ def fine_tune(model: nn.Module, data: Data, keeper: Pruner, run: Run) -> None:
             held_out = {"val_acc1": val["acc1"]} if val else {}
             run.scalars("finetune", step - 1, tested | held_out | {"train_acc1": train_acc1, "lr": lr})
             run.tested("finetune", step, accuracy, epoch=epoch, lr=lr, train_acc1=train_acc1, **held_out)
-            run.say(
+            run.log_line(
                 f"epoch {epoch}: lr {lr:g}  train acc1 {train_acc1:.2f}  "
                 + "".join(f"held out {value:.2f}  " for value in held_out.values())
-                + f"test {shown(accuracy)}  best {done.best:.2f} (epoch {done.best_epoch})  {progress.outlook()}"
+                + f"test {format_accuracy(accuracy)}  best {done.best:.2f} (epoch {done.best_epoch})  {progress.outlook()}"
             )
             tally.seconds["finetune"] += time.perf_counter() - began
             # The newest checkpoint last: a run killed before it makes this epoch, and the best, again.

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from data import DataSpec
 from model import (
-    LARGE,
-    SMALL,
+    CIFAR_MODELS,
+    TORCHVISION_MODELS,
     add_biases,
     build_model,
     check_forward,
@@ -24,13 +24,13 @@ from utils.checkpoint import files
 from utils.checkpoint.state_dicts import conversion_notices, rename_head
 from utils.config.options import Options
 from utils.config.paths import find_one
-from utils.config.types import about
+from utils.config.types import error_prefix
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Start:
+class BaseModel:
     """Attributes:
     source: where the weights come from, in words; None: freshly initialised.
     pruned: whether the network is already cut or masked.
@@ -44,7 +44,7 @@ class Start:
     masks: dict[str, Tensor] = field(default_factory=dict)
 
 
-def starting_network(options: Options, spec: DataSpec) -> Start:
+def starting_network(options: Options, spec: DataSpec) -> BaseModel:
     """Build the network of `options` for images of `spec` and fill it.
 
     Raises:
@@ -53,11 +53,11 @@ def starting_network(options: Options, spec: DataSpec) -> Start:
     torch.manual_seed(options.seed)
     for flag in ("directly_ft_weights", "base_model_path"):
         if getattr(options, flag):
-            with about(flag):
+            with error_prefix(flag):
                 return _from_file(options, spec, getattr(options, flag))
     model = build_model(options.arch, spec.classes, spec.channels, spec.size, not options.not_use_bn)
     if not options.pretrained:
-        return Start(model, None)
+        return BaseModel(model, None)
     weights = weights_of(options.arch, options.pretrained, spec.size)
     state, own = pretrained_state(weights), model.state_dict()
     if spec.classes != len(weights.meta["categories"]):
@@ -65,10 +65,10 @@ def starting_network(options: Options, spec: DataSpec) -> Start:
         log.warning("notice: %s classes here: %s start untrained", spec.classes, ", ".join(heads))
         state |= {key: own[key] for key in heads}
     files.fill(model, state, str(weights))
-    return Start(model, f"torchvision's {weights}")
+    return BaseModel(model, f"torchvision's {weights}")
 
 
-def _from_file(options: Options, spec: DataSpec, pattern: str) -> Start:
+def _from_file(options: Options, spec: DataSpec, pattern: str) -> BaseModel:
     path = find_one(pattern)
     saved = files.read(path, options.trust_checkpoint, options.weights_key)
     if "options" in saved:
@@ -78,7 +78,7 @@ def _from_file(options: Options, spec: DataSpec, pattern: str) -> Start:
         if saved["options"]["not_use_bn"] != options.not_use_bn:
             raise ValueError(f"{path} and this command differ in --not_use_bn")
         pruned = files.is_pruned(saved)
-        base = Start(rebuild(saved, path), str(path), pruned, saved["kept"], saved["masks"])
+        base = BaseModel(rebuild(saved, path), str(path), pruned, saved["kept"], saved["masks"])
         if options.weights_key is not None:
             log.warning("notice: no effect on a checkpoint of this program: --weights_key")
         _log_notices(conversion_notices(saved["model"], path))
@@ -86,7 +86,7 @@ def _from_file(options: Options, spec: DataSpec, pattern: str) -> Start:
     return _of_other_program(options, spec, path, saved)
 
 
-def _of_other_program(options: Options, spec: DataSpec, path: Path, saved: dict) -> Start:
+def _of_other_program(options: Options, spec: DataSpec, path: Path, saved: dict) -> BaseModel:
     model = build_model(options.arch, spec.classes, spec.channels, spec.size, not options.not_use_bn)
     state, renamed = rename_head(saved["model"], model.state_dict(), path)
     if options.not_use_bn:
@@ -102,7 +102,7 @@ def _of_other_program(options: Options, spec: DataSpec, path: Path, saved: dict)
     if pruned:
         check_forward(model, asdict(spec), path)
     _log_notices(saved["notices"] + renamed + conversion_notices(state, path))
-    return Start(model, str(path), pruned)
+    return BaseModel(model, str(path), pruned)
 
 
 def _log_notices(notices: list[str]) -> None:
@@ -110,14 +110,14 @@ def _log_notices(notices: list[str]) -> None:
         log.warning("notice: %s", notice)
 
 
-def network_of_run(saved: dict, spec: DataSpec, source: str) -> Start:
+def network_of_run(saved: dict, spec: DataSpec, source: str) -> BaseModel:
     """The network of a run's io, to go on with.
 
     Raises:
         ValueError: it was made for other images than `spec`'s.
     """
     _refuse_other_images(saved, spec, source)
-    return Start(rebuild(saved, source), source, files.is_pruned(saved), saved["kept"], saved["masks"])
+    return BaseModel(rebuild(saved, source), source, files.is_pruned(saved), saved["kept"], saved["masks"])
 
 
 def _refuse_other_images(saved: dict, spec: DataSpec, source: str | Path) -> None:
@@ -132,8 +132,8 @@ def _refuse_other_images(saved: dict, spec: DataSpec, source: str | Path) -> Non
 def family_notice(options: Options, spec: DataSpec) -> list[str]:
     """Says so where the only network of a name is of the family for images of another size."""
     small = is_small(options.arch, spec.size)
-    if small and options.arch not in LARGE and spec.size > 64:
+    if small and options.arch not in TORCHVISION_MODELS and spec.size > 64:
         return [f"{options.arch} is a network for small images; {spec.name} has {spec.size} px"]
-    if not small and options.arch not in SMALL and spec.size <= 64:
+    if not small and options.arch not in CIFAR_MODELS and spec.size <= 64:
         return [f"{options.arch} is torchvision's, made for larger images; {spec.name} has {spec.size} px"]
     return []

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from data import Data
-from pruner import Pruner, cut, silenced
-from utils.engine.precision import laid_out
+from pruner import Pruner, cut, zeroed_outputs
+from utils.engine.precision import to_memory_format
 from utils.engine.train import evaluate, reestimated_acc1
 from utils.pipeline.latency import latency_of
 from utils.pipeline.plan import Planned
@@ -20,7 +20,7 @@ CHECKED = 64  # images on which the cut network is held against the zeroed one
 ROUNDING = 1e-4  # between their outputs, relative to the largest: 1e-5 is usual, of trained networks sometimes more
 
 
-class CutChangedOutputs(ArithmeticError):
+class CutMismatchError(ArithmeticError):
     """What is left after the cut is not the network with those groups at zero."""
 
 
@@ -39,16 +39,16 @@ def make_cut(model: nn.Module, data: Data, pruner: Pruner, planned: Planned, ima
         around.latency["dense"] = latency_of(model, data.spec.channels, data.spec.size)
     if plan.pruned:
         images = next(iter(data.test_batches()))[0][:CHECKED]
-        expected = outputs_of(model, lambda: silenced(model, kept, plan.kind, images))
+        expected = outputs_of(model, lambda: zeroed_outputs(model, kept, plan.kind, images))
         masks = cut(model, kept, plan.kind, image)
-        laid_out(model, options)
+        to_memory_format(model, options)
         refuse_another_network(outputs_of(model, lambda: model(images)), expected)
         this_run.cut_made({} if masks else kept, masks)
         around.after_cut = evaluate(model, data.test_batches())
         around.acc1_after_cut_bn = reestimated_acc1(model, data)
         this_run.tested("after the cut", steps, around.after_cut)
         lost = around.acc1_before_cut_bn - around.acc1_after_cut_bn
-        this_run.say(
+        this_run.log_line(
             f"cut: test acc1 {around.before_cut['acc1']:.2f} -> {around.after_cut['acc1']:.2f} raw, "
             f"{around.acc1_before_cut_bn:.2f} -> {around.acc1_after_cut_bn:.2f} with batch-norm statistics "
             "re-estimated on both sides"
@@ -60,11 +60,11 @@ def make_cut(model: nn.Module, data: Data, pruner: Pruner, planned: Planned, ima
     if options.model_noise_num:
         std, copies = options.model_noise_std, options.model_noise_num
         around.noisy_ensemble_acc1 = noisy_ensemble_acc1(model, data, std, copies, options.seed)
-        this_run.say(f"{copies} copies with noise of {std:g}: training acc1 {around.noisy_ensemble_acc1:.2f}")
+        this_run.log_line(f"{copies} copies with noise of {std:g}: training acc1 {around.noisy_ensemble_acc1:.2f}")
     if options.check_jsv_loop:
         around.jacobian_singular_values = jacobian_singular_values(model, data, options.check_jsv_loop)
         values = "  ".join(f"{key} {value:.4g}" for key, value in around.jacobian_singular_values.items())
-        this_run.say(f"singular values of the input-output Jacobian: {values}")
+        this_run.log_line(f"singular values of the input-output Jacobian: {values}")
 
 
 @torch.no_grad()
@@ -82,11 +82,11 @@ def refuse_another_network(outputs: Tensor, expected: Tensor) -> None:
     """A guard: the cut network must compute what the whole one did with the cut groups at zero.
 
     Raises:
-        CutChangedOutputs: it does not, by more than rounding.
+        CutMismatchError: it does not, by more than rounding.
     """
     apart = ((outputs - expected).abs().max() / expected.abs().max().clamp_min(1e-30)).item()
     if not apart <= ROUNDING:
-        raise CutChangedOutputs(
+        raise CutMismatchError(
             f"the cut is wrong: outputs differ from the zeroed network's by {apart:.1e} of the largest; "
             "nothing is saved of it. Please report this with the command"
         )

@@ -15,7 +15,7 @@ from pruner.layers import Layer, layers_of
 from utils.checkpoint.files import kept_by, read
 from utils.config.options import Options
 from utils.config.paths import find_one
-from utils.config.types import about
+from utils.config.types import error_prefix
 from utils.reporting.format import format_epochs
 from utils.reporting.tables import plan_values
 
@@ -49,7 +49,7 @@ def plan_run(options: Options, spec: DataSpec, kept_so_far: dict[str, Tensor] | 
         if options.base_model_path:
             raise ValueError("--pretrained and --base_model_path are two bases; give one")
         weights_of(options.arch, options.pretrained, spec.size)
-    with torch.device("meta"), about(f"arch {options.arch}"):
+    with torch.device("meta"), error_prefix(f"arch {options.arch}"):
         model = build_model(options.arch, spec.classes, spec.channels, spec.size, not options.not_use_bn)
     plan, inherited = _plan(options, model, kept_so_far or {})
     method = PRUNERS[options.method]
@@ -71,7 +71,7 @@ def _plan(options: Options, model: nn.Module, kept_so_far: dict[str, Tensor]) ->
             return keep_all(layers_of(model), options.wg), None
         except ValueError:  # a network that can be trained, though its layers have no addresses to prune by
             return keep_all([], options.wg), None
-    with about(f"arch {options.arch}"):
+    with error_prefix(f"arch {options.arch}"):
         layers = layers_of(model)
     if kept_so_far and (options.directly_ft_weights or options.base_pr_model):
         plan = inherit_plan(layers, options.wg, kept_so_far, "the checkpoint")
@@ -93,7 +93,7 @@ def _plan(options: Options, model: nn.Module, kept_so_far: dict[str, Tensor]) ->
 
 def _inherit(options: Options, layers: list[Layer], flag: str) -> tuple[Plan, dict[str, Tensor]]:
     """The plan that another run's file carries out, and what it keeps."""
-    with about(flag):
+    with error_prefix(flag):
         path = find_one(getattr(options, flag))
         arch, kind, kept = kept_by(read(path, options.trust_checkpoint), str(path))
     if arch != options.arch:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from data import DataSpec
-from utils.checkpoint.record import FineTuned, Record
+from utils.checkpoint.record import FinetuneMetrics, Record
 from utils.config.options import Options
 from utils.dist.process_group import shard
 from utils.pipeline.plan import Planned
@@ -78,7 +78,7 @@ def report_of(
     }
 
 
-def _best_is(tuned: FineTuned) -> str:
+def _best_is(tuned: FinetuneMetrics) -> str:
     if tuned.val_acc1:
         return "the test accuracy of the best epoch on the held-out part of the training set"
     return "the best epoch on the test set"

@@ -1,7 +1,7 @@
 """Figures as text, for lines and tables."""
 
 
-def shown(accuracy: dict[str, float]) -> str:
+def format_accuracy(accuracy: dict[str, float]) -> str:
     """Accuracies for a line: ``acc1 93.20  acc5 99.10``."""
     return "  ".join(f"{key} {accuracy[key]:.2f}" for key in ("acc1", "acc5") if key in accuracy)
 

@@ -29,8 +29,8 @@ from utils.checkpoint.atomic import write_text
 from utils.checkpoint.paths import LATEST, PARAMS, PREVIOUS, REPORT, folder_of_runs, project_of
 from utils.checkpoint.record import TESTED, Record
 from utils.config.options import RUN_ID, Options, to_plain
-from utils.dist.process_group import gather
-from utils.dist.signals import Stop
+from utils.dist.process_group import all_gather
+from utils.dist.signals import StopSignal
 from utils.reporting.console import LogFile, optional, show
 from utils.reporting.scalars import Scalars
 
@@ -48,15 +48,15 @@ class Run:
 
     writes = False
 
-    def __init__(self, options: Options, stop: Stop | None = None, resumed: dict[str, Any] | None = None):
-        self.options, self.stop, self.resumed = options, stop or Stop(), resumed or {}
+    def __init__(self, options: Options, stop: StopSignal | None = None, resumed: dict[str, Any] | None = None):
+        self.options, self.stop, self.resumed = options, stop or StopSignal(), resumed or {}
         self.kept: dict[str, Tensor] = {}
         self.masks: dict[str, Tensor] = {}
         self.record = Record()
         if resumed:
             self.record.load_state_dict(resumed["record"])
 
-    def say(self, text: str) -> None:
+    def log_line(self, text: str) -> None:
         """A line for the reader, on the screen and in the log."""
 
     def scalars(self, phase: str, step: int, values: dict[str, float]) -> None:
@@ -77,7 +77,7 @@ class Run:
     def save(self, *names: str, **state: Any) -> None:
         """Write a checkpoint under each of `names`. All processes call this together."""
         if names:
-            gather(files.random_state())
+            all_gather(files.random_state())
 
     @property
     def how_to_resume(self) -> str:
@@ -116,7 +116,7 @@ class RunDir(Run):
         options: Options,
         data: Data,
         model: nn.Module,
-        stop: Stop | None = None,
+        stop: StopSignal | None = None,
         resumed: dict[str, Any] | None = None,
         path: Path | None = None,
         run_id: str | None = None,
@@ -149,7 +149,7 @@ class RunDir(Run):
         except OSError as error:
             raise ValueError(f"the run's directory {path} cannot be written: {error.strerror}") from None
 
-    def say(self, text: str) -> None:
+    def log_line(self, text: str) -> None:
         show(text)
 
     @property
@@ -207,7 +207,7 @@ class RunDir(Run):
             "epoch": epoch,
             "optimizer": optimizer.state_dict() if optimizer else {},
             "pruner": pruner.state_dict() if pruner else {},
-            "rng": gather(files.random_state()),  # one per process
+            "rng": all_gather(files.random_state()),  # one per process
             "best": {"acc1": tuned.best, "epoch": tuned.best_epoch},
             "record": self.record.state_dict(),
             "identity": {

@@ -8,7 +8,7 @@ from data import DataSpec, held_out_images, steps_per_epoch
 from model.cost import Cost
 from pruner import PRUNERS, Plan, Schedule
 from utils.config.options import Options
-from utils.reporting.format import aligned, format_epochs, shown
+from utils.reporting.format import aligned, format_accuracy, format_epochs
 
 SHOWN = {
     "lr_prune": "learning rate", "update_reg_interval": "K_u", "stabilize_reg_interval": "K_s",
@@ -38,7 +38,7 @@ def plan_values(
         "compression": before.params / after.params,
         "widths": list(after.widths),
         "picked_at": schedule.picked_at if schedule else None,
-        "stabilise_from": schedule.stabilise_from if schedule else None,
+        "stabilise_from": schedule.stabilize_from if schedule else None,
         "cut_after_step": schedule.cut_after_step if schedule else None,
         "prune_settings": _prune_settings(options, schedule) if schedule else {},
         "iterations": {
@@ -86,7 +86,7 @@ def plan_table(values: dict[str, Any], notes: list[str]) -> str:
         method = PRUNERS[values["method"]]
         pick = f"pick at step {values['picked_at']:,}, " if values["picked_at"] is not None else ""
         lines.append(
-            f"  prune phase: {pick}{method.growth} to step {values['stabilise_from']:,}, cut after step "
+            f"  prune phase: {pick}{method.growth} to step {values['stabilize_from']:,}, cut after step "
             f"{values['cut_after_step']:,}{' (sooner if gaps widen)' if kind in method.gap_kinds else ''}"
         )
         lines.append(f"  {', '.join(f'{SHOWN[name]} {value}' for name, value in values['prune_settings'].items())}")
@@ -186,7 +186,7 @@ def evaluation_table(
 ) -> str:
     """``--evaluate``'s answer."""
     lines = [
-        f"{source} on the test images of {data_name}: {shown(accuracy)}  loss {accuracy['loss']:.4f}",
+        f"{source} on the test images of {data_name}: {format_accuracy(accuracy)}  loss {accuracy['loss']:.4f}",
         f"  params {cost.params:,} ({cost.params_with_bn:,} with batch-norm)   FLOPs {cost.flops:,}",
         COUNTED,
     ]
