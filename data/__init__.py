@@ -1,13 +1,25 @@
 """The public API of the data sets."""
 
 from .images import BadImageError
-from .loaders import Data, build_loaders, describe
+from .loaders import ArgumentError, Data, DataSource
 from .registry import DATASETS
-from .sampler import Shard, held_out_images, images_in_step, steps_per_epoch
+from .sampler import Shard, held_out_images, steps_per_epoch
 from .spec import DataSpec
+from .split import Batch, Split
 from .workers import LostWorkerError, lost_worker
 
 __all__ = [
-    "DATASETS", "BadImageError", "Data", "DataSpec", "LostWorkerError", "Shard", "build_loaders", "describe",
-    "held_out_images", "images_in_step", "lost_worker", "steps_per_epoch",
-]  # fmt: skip
+    "DATASETS",
+    "ArgumentError",
+    "BadImageError",
+    "Batch",
+    "Data",
+    "DataSource",
+    "DataSpec",
+    "LostWorkerError",
+    "Shard",
+    "Split",
+    "held_out_images",
+    "lost_worker",
+    "steps_per_epoch",
+]

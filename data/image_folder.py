@@ -1,8 +1,9 @@
 """Sets of image files, read by DataLoader workers through torchvision's transforms."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -11,9 +12,10 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torchvision import transforms
 
 from .images import check_images, load_image
-from .in_memory import FILLING, Batch, held_out
-from .sampler import Shard, batches_of_indices
+from .in_memory import held_out
+from .sampler import Shard, batches_of_indices, images_in_step
 from .spec import DataSpec
+from .split import FILLING, Batch
 from .transforms import Normalize
 from .tree import Sample
 from .workers import end_with_program, starting_workers, worker_errors
@@ -118,7 +120,8 @@ class FolderSplit:
 
     def augmented(self, batch_size: int, seed: int, stream: str, start: int, shard: Shard) -> Iterator[Batch]:
         """`shard`'s part of the training batches of step `start`, `start` + 1, … without end."""
-        return self._load(self._train, self._keys(batch_size, seed, stream, start, shard))
+        sizes = (images_in_step(len(self), batch_size, step) for step in count(start))
+        return self._load(self._train, self._keys(batch_size, seed, stream, start, shard), sizes)
 
     def _keys(self, batch_size: int, seed: int, stream: str, start: int, shard: Shard) -> Iterator[list[Key]]:
         for indices, generator in batches_of_indices(len(self), batch_size, seed, stream, start):
@@ -130,17 +133,18 @@ class FolderSplit:
     def plain(self, batch_size: int, shard: Shard) -> Iterator[Batch]:
         """`shard`'s part of the images, each once, unaugmented."""
         indices = torch.arange(len(self))[shard.part(len(self))]
-        return self._load(self._test, [[(i, 0, True) for i in part.tolist()] for part in indices.split(batch_size)])
+        keys = [[(i, 0, True) for i in part.tolist()] for part in indices.split(batch_size)]
+        return self._load(self._test, keys, map(len, keys))
 
     def held_out(self, n_out: int, seed: int) -> "tuple[FolderSplit, FolderSplit]":
         """What stays, and `n_out` images drawn at random."""
         out, rest = held_out(len(self), n_out, seed)
-        return tuple(
-            FolderSplit([self.samples[i] for i in part.tolist()], self.spec, self.device, self.workers)
-            for part in (rest, out)
-        )
+        return self._part(rest), self._part(out)
 
-    def _load(self, transform, keys) -> Iterator[Batch]:
+    def _part(self, indices: Tensor) -> "FolderSplit":
+        return FolderSplit([self.samples[i] for i in indices.tolist()], self.spec, self.device, self.workers)
+
+    def _load(self, transform: Callable, keys: Iterable[list[Key]], sizes: Iterable[int]) -> Iterator[Batch]:
         loader = DataLoader(
             _Files(self.samples, transform),
             batch_sampler=keys,
@@ -152,6 +156,6 @@ class FolderSplit:
         with worker_errors():
             with starting_workers():
                 batches = iter(loader)
-            for images, labels in batches:
+            for (images, labels), size in zip(batches, sizes, strict=False):
                 images, labels = (part.to(self.device, non_blocking=True) for part in (images, labels))
-                yield self._normalize(images), labels
+                yield Batch(self._normalize(images), labels, size)

@@ -7,10 +7,8 @@ from torch import Tensor
 
 from .sampler import Shard, batches_of_indices, generator_for
 from .spec import DataSpec
+from .split import FILLING, Batch
 from .transforms import Normalize, augment, draw_crops, sent
-
-Batch = tuple[Tensor, Tensor]  # images (batch, channels, size, size) float, labels (batch,)
-FILLING = -100  # label of an image that only fills up a batch: F.cross_entropy leaves it out
 
 
 class ArraySplit:
@@ -38,22 +36,23 @@ class ArraySplit:
             labels = self.labels[own]
             labels[len(local_indices) - filling :] = FILLING
             images = augment(self.images[own], self.spec.pad, *(of_image[local_indices] for of_image in crops))
-            yield self._normalize(images), labels
+            yield Batch(self._normalize(images), labels, len(indices))
 
     def plain(self, batch_size: int, shard: Shard) -> Iterator[Batch]:
         """`shard`'s part of the images, each once, unaugmented."""
         part = shard.part(len(self))
         images, labels = self.images[part], self.labels[part]
         for some, of_some in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-            yield self._normalize(some), of_some
+            yield Batch(self._normalize(some), of_some, len(of_some))
 
     def held_out(self, n_out: int, seed: int) -> "tuple[ArraySplit, ArraySplit]":
         """What stays, and `n_out` images drawn at random."""
         out, rest = held_out(len(self), n_out, seed)
-        return tuple(
-            ArraySplit(self.images[part.to(self.device)], self.labels[part.to(self.device)], self.spec, self.device)
-            for part in (rest, out)
-        )
+        return self._part(rest), self._part(out)
+
+    def _part(self, indices: Tensor) -> "ArraySplit":
+        indices = indices.to(self.device)
+        return ArraySplit(self.images[indices], self.labels[indices], self.spec, self.device)
 
 
 def held_out(n_images: int, n_out: int, seed: int) -> tuple[Tensor, Tensor]:

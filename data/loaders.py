@@ -7,11 +7,13 @@ from pathlib import Path
 
 import torch
 
+from .contents import Contents
 from .image_folder import FolderSplit, check_files
-from .in_memory import ArraySplit, Batch
-from .registry import DATASETS, Source
+from .in_memory import ArraySplit
+from .registry import DATASETS
 from .sampler import Shard, held_out_images, steps_per_epoch
 from .spec import DataSpec
+from .split import Batch, Split
 from .summary import counts_of, missing_labels, summary_of
 
 TEST_BATCH = 256
@@ -26,7 +28,6 @@ class Data:
         shard: the part of every batch that this process takes.
 
     Attributes:
-        train, test: ``ArraySplit`` or ``FolderSplit``.
         val: the part of the training images that is held out, or None.
         class_names: in label order; empty where the set has none.
         fingerprint: 16 hexadecimal digits, of the set as it is stored; seed and subsets do not matter.
@@ -35,10 +36,10 @@ class Data:
     def __init__(
         self,
         spec: DataSpec,
-        train,
-        test,
+        train: Split,
+        test: Split,
         seed: int,
-        val=None,
+        val: Split | None = None,
         shard: Shard | None = None,
         *,
         class_names: tuple[str, ...] = (),
@@ -75,7 +76,8 @@ class Data:
         return self.test.plain(TEST_BATCH, self._shard)
 
     def val_batches(self) -> Iterator[Batch]:
-        return self.val.plain(TEST_BATCH, self._shard)
+        """The held-out images; none where none are held out."""
+        return iter(()) if self.val is None else self.val.plain(TEST_BATCH, self._shard)
 
     def train_once(self) -> Iterator[Batch]:
         """Every training image, without augmentation."""
@@ -93,86 +95,100 @@ class Data:
         return islice(self.train.augmented(TEST_BATCH, self._seed, "statistics", 0, Shard()), batches)
 
 
-def _folder_of(dataset: str, data_path: str) -> Path:
-    return Path(data_path) if DATASETS[dataset].is_folder else Path(data_path) / dataset
-
-
-def describe(dataset: str, data_path: str) -> DataSpec:
-    """What the set is, without reading an image.
+class DataSource:
+    """One set, opened: its description is known, no image is read yet.
 
     Raises:
         ValueError: no such set, or its folder is not as it should be.
     """
-    return _source(dataset).describe(_folder_of(dataset, data_path))
+
+    def __init__(self, name: str, data_path: str):
+        if name not in DATASETS:
+            raise ValueError(f"no data set '{name}'; choose from {', '.join(DATASETS)}")
+        source = DATASETS[name]
+        self._opened = source.open(Path(data_path) if source.is_folder else Path(data_path) / name)
+        self.spec = self._opened.spec
+
+    def load(
+        self,
+        seed: int,
+        workers: int,
+        device: torch.device,
+        val_fraction: float = 0.0,
+        shard: Shard | None = None,
+        train_images: int | None = None,
+    ) -> Data:
+        """Read the set; arrays go to `device` whole.
+
+        Args:
+            val_fraction: of the training images, the part that is held out.
+            train_images: number of training images to use, drawn by `seed`; None: all.
+
+        Raises:
+            ArgumentError: `val_fraction` or `train_images` does not fit the set.
+            ValueError: the data cannot be read or are not as they should be; says what to do.
+        """
+        contents, shard = self._opened.read(), shard or Shard()
+        spec = contents.spec
+        train, test = _splits(contents, device, workers, shard)
+        if len(train) < max(2, shard.world_size) or len(test) < shard.world_size:
+            counts = f"{len(train)} to train on, {len(test)} to test"
+            raise ValueError(f"{spec.name} has too few images: {counts}{_for(shard)}")
+        train = _subset(train, train_images, spec, seed, shard)
+        train, val = _split(train, val_fraction, seed, shard)
+        return Data(
+            spec, train, test, seed, val, shard, class_names=contents.class_names, fingerprint=contents.fingerprint,
+            passed_over=contents.passed_over,
+        )  # fmt: skip
 
 
-def _source(dataset: str) -> Source:
-    if dataset not in DATASETS:
-        raise ValueError(f"no data set '{dataset}'; choose from {', '.join(DATASETS)}")
-    return DATASETS[dataset]
+def _splits(contents: Contents, device: torch.device, workers: int, shard: Shard) -> tuple[Split, Split]:
+    train, test, spec = contents.train, contents.test, contents.spec
+    if isinstance(train, list) and isinstance(test, list):
+        check_files(train, test, spec, show_progress=shard.rank == 0)
+        return FolderSplit(train, spec, device, workers), FolderSplit(test, spec, device, workers)
+    assert isinstance(train, tuple)
+    assert isinstance(test, tuple)
+    return ArraySplit(*train, spec, device), ArraySplit(*test, spec, device)
 
 
-def build_loaders(
-    dataset: str,
-    data_path: str,
-    seed: int,
-    workers: int,
-    device: torch.device,
-    val_fraction: float = 0.0,
-    shard: Shard | None = None,
-    train_images: int | None = None,
-) -> Data:
-    """Read the set; arrays go to `device` whole.
+class ArgumentError(ValueError):
+    """An argument does not fit the set.
 
-    Args:
-        val_fraction: of the training images, the part that is held out.
-        train_images: how many training images there shall be, drawn by `seed`; None: all.
-
-    Raises:
-        ValueError: the data cannot be had or are not as they should be; says what to do.
+    Attributes:
+        argument: its name.
     """
-    source, folder = _source(dataset), _folder_of(dataset, data_path)
-    contents = source.read(folder, None if source.is_folder else source.describe(folder))
-    spec, shard = contents.spec, shard or Shard()
-    halves = contents.train, contents.test
-    if isinstance(contents.train, tuple):
-        train, test = (ArraySplit(*arrays, spec, device) for arrays in halves)
-    else:
-        check_files(*halves, spec, show_progress=shard.rank == 0)
-        train, test = (FolderSplit(samples, spec, device, workers) for samples in halves)
-    if len(train) < max(2, shard.of) or len(test) < shard.of:
-        raise ValueError(f"{spec.name} has too few images: {len(train)} to train on, {len(test)} to test{_for(shard)}")
-    train = _subset(train, train_images, spec, seed, shard)
-    train, val = _split(train, val_fraction, seed, shard)
-    return Data(
-        spec, train, test, seed, val, shard, class_names=contents.class_names, fingerprint=contents.fingerprint,
-        passed_over=contents.passed_over,
-    )  # fmt: skip
+
+    def __init__(self, argument: str, text: str):
+        super().__init__(text)
+        self.argument = argument
 
 
 def _for(shard: Shard) -> str:
-    return f", for {shard.of} processes" if shard.of > 1 else ""
+    return f", for {shard.world_size} processes" if shard.world_size > 1 else ""
 
 
-def _subset(train, n_images: int | None, spec: DataSpec, seed: int, shard: Shard):
+def _subset(train: Split, n_images: int | None, spec: DataSpec, seed: int, shard: Shard) -> Split:
     """`n_images` of the training images, drawn by `seed`."""
     if n_images is None or n_images == len(train):
         return train
     if n_images > len(train):
-        raise ValueError(f"--train_images {n_images}: {spec.name} has {len(train)}")
-    if n_images < max(2, shard.of):
-        raise ValueError(f"--train_images {n_images} is too few to train on{_for(shard)}")
+        raise ArgumentError("train_images", f"{n_images}: {spec.name} has {len(train)}")
+    if n_images < max(2, shard.world_size):
+        raise ArgumentError("train_images", f"{n_images} is too few to train on{_for(shard)}")
     return train.held_out(len(train) - n_images, seed)[0]
 
 
-def _split(train, val_fraction: float, seed: int, shard: Shard):
-    """What is left to train on, and what is held out, or None."""
+def _split(train: Split, val_fraction: float, seed: int, shard: Shard) -> tuple[Split, Split | None]:
+    """Split into the images to train on and those held out, or None."""
     if not val_fraction:
         return train, None
     n_out = held_out_images(len(train), val_fraction)
-    given = f"--val_fraction {val_fraction:g} of {len(train)} training images"
-    if n_out < shard.of:
-        raise ValueError(f"{given} is {n_out or 'none'}{_for(shard)}; give a larger one")
-    if len(train) - n_out < max(2, shard.of):
-        raise ValueError(f"{given} leaves {len(train) - n_out} to train on{_for(shard)}; give a smaller one")
+    given = f"{val_fraction:g} of {len(train)} training images"
+    if n_out < shard.world_size:
+        raise ArgumentError("val_fraction", f"{given} is {n_out or 'none'}{_for(shard)}; give a larger one")
+    if len(train) - n_out < max(2, shard.world_size):
+        raise ArgumentError(
+            "val_fraction", f"{given} leaves {len(train) - n_out} to train on{_for(shard)}; give a smaller one"
+        )
     return train.held_out(n_out, seed)

@@ -30,7 +30,7 @@ def describe_npz(folder: Path) -> DataSpec:
     return _described(folder)[0]
 
 
-def read_npz(folder: Path, _: DataSpec | None = None) -> Contents:
+def read_npz(folder: Path) -> Contents:
     """Read both files.
 
     Raises:
@@ -91,7 +91,7 @@ def _check_labels(folder: Path, labels: dict[str, np.ndarray]) -> None:
 
 def _images_shape(file: Path) -> tuple[int, ...]:
     if not os.path.isfile(file):  # a FIFO would be waited for
-        raise ValueError(f"no file {file}; --dataset npz wants train.npz and test.npz in --data_path")
+        raise ValueError(f"no file {file}: the folder must hold train.npz and test.npz")
     shape, dtype = _header(file, "images")
     if dtype != np.uint8 or len(shape) != 4:
         raise ValueError(f"'images' in {file} must be uint8 of shape (N, H, W, C), not {dtype} of shape {shape}")

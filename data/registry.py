@@ -21,17 +21,23 @@ from .tree import ImageTree, Sample, find_images, first_ten, passed_over_text
 
 @dataclass(frozen=True)
 class Source:
-    """How to describe a set without its images, and how to read it.
+    """How a set is opened: described without reading an image.
 
     Attributes:
-        describe: folder -> DataSpec.
-        read: folder, DataSpec -> Contents. None in place of the DataSpec where ``is_folder``: reading tells it anyway.
-        is_folder: ``--data_path`` is the set's folder itself, not its parent.
+        open: folder -> the set, described.
+        is_folder: the path that a user gives is the set's folder itself, not its parent.
     """
 
-    describe: Callable[[Path], DataSpec]
-    read: Callable[[Path, DataSpec | None], Contents]
+    open: Callable[[Path], "OpenSet"]
     is_folder: bool = False
+
+
+@dataclass(frozen=True)
+class OpenSet:
+    """A set whose description is known and whose images can be read."""
+
+    spec: DataSpec
+    read: Callable[[], Contents]
 
 
 def _digits(folder: Path, spec: DataSpec) -> Contents:
@@ -78,24 +84,27 @@ def _torchvision(dataset: type, file: str) -> Callable[[Path, DataSpec], Content
     return read
 
 
-def _describe_folder(folder: Path) -> DataSpec:
+def _open_folder(folder: Path) -> OpenSet:
+    """Describe a user's folder; it is walked here and not again."""
     train = _train_tree(folder)
-    _test_files(folder, train.classes)
-    return _folder_spec(folder, train)
-
-
-def _folder_spec(folder: Path, train: ImageTree) -> DataSpec:
-    name, n_classes, n_images = folder.resolve().name, len(train.classes), len(train.samples)
-    return DataSpec(name, n_classes, 3, 224, IMAGENET_MEAN, IMAGENET_STD, flip=True, train_images=n_images)
-
-
-def _read_folder(folder: Path, spec: DataSpec | None) -> Contents:
-    train = _train_tree(folder)
-    if spec and len(train.classes) != spec.classes:
-        raise ValueError(f"{folder / 'train'} has {len(train.classes)} classes, {spec.name} has {spec.classes}")
     test, passed_over = _test_files(folder, train.classes)
+    name, n_classes, n_images = folder.resolve().name, len(train.classes), len(train.samples)
+    spec = DataSpec(name, n_classes, 3, 224, IMAGENET_MEAN, IMAGENET_STD, flip=True, train_images=n_images)
+    return OpenSet(spec, lambda: _folder_contents(folder, spec, train, test, passed_over))
+
+
+def _read_folder(folder: Path, spec: DataSpec) -> Contents:
+    train = _train_tree(folder)
+    if len(train.classes) != spec.classes:
+        raise ValueError(f"{folder / 'train'} has {len(train.classes)} classes, {spec.name} has {spec.classes}")
+    return _folder_contents(folder, spec, train, *_test_files(folder, train.classes))
+
+
+def _folder_contents(
+    folder: Path, spec: DataSpec, train: ImageTree, test: list[Sample], passed_over: Counter[str]
+) -> Contents:
     return Contents(
-        spec or _folder_spec(folder, train),
+        spec,
         train.samples,
         test,
         fingerprint_of_files(folder, train.samples, test),
@@ -109,7 +118,7 @@ def _train_tree(folder: Path) -> ImageTree:
     train = folder / "train"
     if not os.path.isdir(train):
         below = sorted(path.parent for path in folder.glob("*/train")) if os.path.isdir(folder) else []
-        hint = f"; {below[0]} has them: give --data_path {below[0]}" if below else ""
+        hint = f"; {below[0]} has them: take that folder" if below else ""
         raise ValueError(f"no folder {train}: the set wants class folders of images in train/ and in val/{hint}")
     tree = find_images(train)
     if len(tree.classes) == 1:
@@ -140,8 +149,13 @@ def _test_files(folder: Path, classes: list[str]) -> tuple[list[Sample], Counter
     return tree.samples, tree.passed_over
 
 
-def _fixed(spec: DataSpec, read) -> Source:
-    return Source(lambda folder: spec, read)
+def _fixed(spec: DataSpec, read: Callable[[Path, DataSpec], Contents]) -> Source:
+    """A set whose description is known beforehand; its files are not looked at until they are read."""
+    return Source(lambda folder: OpenSet(spec, lambda: read(folder, spec)))
+
+
+def _open_npz(folder: Path) -> OpenSet:
+    return OpenSet(describe_npz(folder), lambda: read_npz(folder))
 
 
 _CIFAR100 = {"mean": (0.5071, 0.4867, 0.4408), "std": (0.2675, 0.2565, 0.2761)}
@@ -167,8 +181,8 @@ DATASETS: dict[str, Source] = {
         DataSpec("cifar100", 100, 3, 32, **_CIFAR100, **_CROP, train_images=50_000),
         _torchvision(datasets.CIFAR100, "cifar-100-python.tar.gz"),
     ),
-    "npz": Source(describe_npz, read_npz, is_folder=True),
-    "folder": Source(_describe_folder, _read_folder, is_folder=True),
+    "npz": Source(_open_npz, is_folder=True),
+    "folder": Source(_open_folder, is_folder=True),
     "imagenet": _fixed(DataSpec("imagenet", 1000, 3, 224, **_IMAGENET, train_images=1_281_167), _read_folder),
     "imagenet_subset_200": _fixed(DataSpec("imagenet_subset_200", 200, 3, 224, **_IMAGENET), _read_folder),
     "tiny_imagenet": _fixed(

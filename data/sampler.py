@@ -21,15 +21,15 @@ class Shard:
 
     Attributes:
         rank: which process this is, from 0.
-        of: how many there are.
+        world_size: how many there are.
     """
 
     rank: int = 0
-    of: int = 1
+    world_size: int = 1
 
     def part(self, n: int) -> slice:
         """This process's local_indices among `n`; those of all processes follow on each other."""
-        return slice(n * self.rank // self.of, n * (self.rank + 1) // self.of)
+        return slice(n * self.rank // self.world_size, n * (self.rank + 1) // self.world_size)
 
     def local_indices(self, n: int) -> tuple[Tensor, int]:
         """This process's local_indices in a batch of `n`, and how many at their end only fill up.
@@ -37,7 +37,7 @@ class Shard:
         Batch-norm wants two images, though a short batch may have fewer for each process.
         """
         own = torch.arange(n)[self.part(n)]
-        lacking = max(min(2, n) - len(own), 0) if self.of > 1 else 0
+        lacking = max(min(2, n) - len(own), 0) if self.world_size > 1 else 0
         return torch.cat([own, torch.arange(lacking)]), lacking
 
 
@@ -48,7 +48,7 @@ def images_in_step(n_images: int, batch_size: int, step: int) -> int:
 
 
 def held_out_images(n_images: int, val_fraction: float) -> int:
-    """How many of `n_images` training images ``--val_fraction`` holds out."""
+    """How many of `n_images` training images `val_fraction` holds out."""
     return round(val_fraction * n_images)
 
 

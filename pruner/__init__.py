@@ -1,28 +1,35 @@
-"""The door to the pruners: ``PRUNERS``, by the names of ``--method``."""
+"""The public API of the pruners: ``PRUNERS``, by the names of ``--method``."""
 
-from .base import Masks, Pruner, PruningContext
-from .cut import cut
+from .base import Pruner, PruningContext
+from .cut import cut, shrunk_copy
 from .fixreg import FixReg
 from .greg import GReg1, GReg2
+from .hooks import Hooks, NoHooks, WeightMasks
 from .l1 import L1
 from .oracle import Oracle
-from .plan import Plan, inherit_plan, keep_all, make_plan
+from .plan import LayerAddresses, Plan, StageRatios, inherit_plan, keep_all, make_plan, skipped_addresses
 from .schedule import Schedule
 from .short_schedule import short_schedule
 from .zeroed import zeroed_outputs
 
 __all__ = [
     "PRUNERS",
-    "Masks",
+    "Hooks",
+    "LayerAddresses",
+    "NoHooks",
     "Plan",
     "Pruner",
     "PruningContext",
     "Schedule",
+    "StageRatios",
+    "WeightMasks",
     "cut",
     "inherit_plan",
     "keep_all",
     "make_plan",
     "short_schedule",
+    "shrunk_copy",
+    "skipped_addresses",
     "zeroed_outputs",
 ]
 

@@ -1,14 +1,20 @@
-"""What a pruner is. The base does nothing: it is the pruner of plain training."""
+"""The interface of a pruner. The base does nothing: it is the pruner of plain training."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from .hooks import NoHooks
+from .options import PrunerOptions
 from .plan import Plan
 from .schedule import Schedule
+
+# Status -> the key under which steps and seconds are counted in reports, which is that of the original program.
+COUNTED_AS = {"growing": "update", "stabilizing": "stabilise", "done": "done"}
 
 
 @dataclass(frozen=True)
@@ -17,52 +23,51 @@ class PruningContext:
 
     Attributes:
         model: the network to prune, with its starting weights.
+        schedule: of the prune phase (``Pruner.schedule``); None for a method without one.
         inherited: what another run kept, layer name -> bool (groups,); None: pick afresh.
-        judge: a cut network and its masks -> its training loss, before any fine-tuning.
-        example: one image, where the model is.
+        candidate_loss: a cut network and its masks -> its training loss, before any fine-tuning.
+        example: one image, on the model's device.
     """
 
     model: nn.Module
     plan: Plan
+    schedule: Schedule | None
     inherited: dict[str, Tensor] | None
-    judge: Callable[[nn.Module, dict[str, Tensor]], float]
+    candidate_loss: Callable[[nn.Module, dict[str, Tensor]], float]
     example: Tensor
 
 
-class Pruner:
-    """Asked by the training loop at fixed places of each step; the only holder of λ, picks and phase.
+class Pruner(NoHooks):
+    """Called by the training loop at fixed places of each step; the only holder of λ, picks and status.
 
-    The loop calls ``before_step(step)``, then forward and backward, ``after_backward()``, the optimiser,
+    The loop calls ``before_step(step)``, then forward and backward, ``after_backward()``, the optimizer,
     ``after_step()``, until ``finished``; then the cut is made by ``kept()``.
 
     Attributes:
-        status: ``growing`` or ``stabilizing`` in the prune phase, ``done`` after it.
         prunes: whether ratios are needed.
         has_prune_phase: whether steps are trained before the cut.
         gap_kinds: kinds of group whose gap may end the prune phase early.
-        growth: λ until it stands still, for the plan's table.
+        growth: how λ grows until it is frozen, for the plan's table.
         picks_later: whether the groups are picked in the course of the prune phase, at τ'.
         rounded: how r·n becomes a number of groups.
-        milestones: what has happened -> the step at which it did.
-        decisions: how many picks and changes of phase there were so far.
+        milestones: event -> the step at which it happened.
+        decisions: number of picks and changes of status so far.
         ignores: flags that have no effect on this method, for a notice where they are typed.
     """
 
-    status = "done"
     milestones: dict[str, int] = {}  # noqa: RUF012 - never written to here
-    decisions = 0
     prunes = False
     has_prune_phase = False
     gap_kinds: tuple[str, ...] = ()
     growth = "λ grows"
     picks_later = False
-    rounded = staticmethod(math.ceil)
+    rounded: Callable[[Fraction], int] = staticmethod(math.ceil)
     ignores: tuple[str, ...] = (
         "stage_pr", "skip_layers", "wg", "pick_pruned", "expect_speedup", "base_pr_model", "inherit_pruned", "reinit",
     )  # fmt: skip
 
     @classmethod
-    def schedule(cls, options, plan: Plan) -> Schedule | None:
+    def make_schedule(cls, options: PrunerOptions, plan: Plan) -> Schedule | None:
         """The prune phase that carries out `plan`; None for a method without one."""
         return None
 
@@ -73,34 +78,35 @@ class Pruner:
         """
 
     @classmethod
-    def build(cls, options, setting: PruningContext) -> "Pruner":
+    def build(cls, options: PrunerOptions, context: PruningContext) -> "Pruner":
         """The pruner of a run."""
         return cls()
+
+    @property
+    def status(self) -> str:
+        """``growing`` or ``stabilizing`` in the prune phase, ``done`` where there is none."""
+        return "done"
+
+    @property
+    def counted_as(self) -> str:
+        """The key of a report under which the next step is counted."""
+        return COUNTED_AS[self.status]
 
     @property
     def finished(self) -> bool:
         """Whether the cut is due."""
         return True
 
-    def before_step(self, step: int) -> None:
-        """Called before the forward pass of `step`, counted from 0."""
-
-    def after_backward(self) -> None:
-        """Called when every weight has its gradient."""
-
-    def after_step(self) -> None:
-        """Called after the optimiser."""
-
     def kept(self) -> dict[str, Tensor]:
-        """Layer name -> bool (groups,), True for the groups that stay; layers that keep all are left out."""
+        """Layer name -> bool (groups,), True for the groups that are kept; layers that keep all are left out."""
         return {}
 
     def report(self) -> dict[str, float]:
-        """Scalars for the log."""
+        """Scalars for the log: the largest λ, gaps."""
         return {}
 
     def gaps(self) -> dict[str, float]:
-        """Layer name -> how far kept and pruned groups are apart, where that is followed."""
+        """Layer name -> mean score of the kept groups over that of the pruned ones, where it is tracked."""
         return {}
 
     def comparison(self) -> dict[str, dict[str, float]]:
@@ -108,33 +114,8 @@ class Pruner:
         return {}
 
     def scores(self) -> dict[str, Tensor]:
-        """Layer name -> score of each group now, (groups,), for the layers that lose groups."""
+        """Layer name -> current score of each group, (groups,), for the layers that lose groups."""
         return {}
 
-    def fingerprint(self) -> int:
-        """62 bits that are the same in two processes whose λ, picks and phase are."""
-        return 0
-
-    def state_dict(self) -> dict:
-        return {}
-
-    def load_state_dict(self, state: dict) -> None:
-        """Continue from `state`, which ``state_dict`` gave."""
-
-
-class Masks(Pruner):
-    """Holds pruned weights at exactly zero while a masked network is fine-tuned (``--wg weight``).
-
-    Args:
-        masks: layer name -> bool, the weight's shape, False where a weight is pruned.
-    """
-
-    def __init__(self, model: nn.Module, masks: dict[str, Tensor]):
-        self._pairs = [(model.get_submodule(name).weight, mask) for name, mask in masks.items()]
-        self.after_step()
-
-    @torch.no_grad()
-    def after_step(self) -> None:
-        """Zero again what momentum has moved."""
-        for weight, mask in self._pairs:
-            weight.mul_(mask)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state`, a result of ``state_dict``."""

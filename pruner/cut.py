@@ -34,7 +34,7 @@ def cut(model: nn.Module, kept: dict[str, Tensor], kind: str, example: Tensor) -
     if kind == "weight":
         masks = {}
         for name, mask in kept.items():
-            weight = model.get_submodule(name).weight
+            weight = model.get_parameter(f"{name}.weight")
             masks[name] = groups.spread(mask.to(weight.device), weight.shape, kind)
             weight.data.mul_(masks[name])
         return masks

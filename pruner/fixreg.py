@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from .greg import GReg1
+from .options import PrunerOptions
 from .plan import Plan
 from .regularized import RegularizedLayer
 from .schedule import Schedule
@@ -33,16 +34,16 @@ class FixReg(GReg1):
     Source: the original's fixed-penalty method; the paper's section 3.2 argues for growing λ instead.
     """
 
-    gap_kinds = ()
+    gap_kinds: tuple[str, ...] = ()
     growth = "λ = τ"
     ignores = (
         "reinit", "reg_upper_limit_pick", "reg_granularity_pick", "reg_granularity_recover", "mag_ratio_limit",
     )  # fmt: skip
 
     @classmethod
-    def schedule(cls, options, plan: Plan) -> FixedSchedule:
+    def make_schedule(cls, options: PrunerOptions, plan: Plan) -> FixedSchedule:
         """As many steps at τ as ``--fix_reg_interval`` gives; without it, as GReg-1's growth takes."""
-        greg1 = GReg1.schedule(options, plan)
+        greg1 = GReg1.make_schedule(options, plan)
         steps = options.fix_reg_interval or greg1.stabilize_from + 1
         return FixedSchedule(**vars(greg1) | {"update_every_steps": 1}, steps=steps)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from . import groups, l1
 from .base import PruningContext
+from .options import PrunerOptions
 from .regularized import GReg, RegularizedLayer
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class GReg1(GReg):
 
     def _grow(self, layer: RegularizedLayer, step: int) -> None:
         self._set_penalty(layer)
-        layer.average_gap(groups.gap(layer.scores(), layer.kept))
+        layer.average_gap(groups.gap(layer.scores(), self._l1_picks[layer.name]))
 
     def _wide(self, gaps: list[float]) -> list[bool]:
         """All layers end together, when every gap is wide."""
@@ -56,9 +57,9 @@ class GReg2(GReg):
         self._starting_scores = {layer.name: groups.sample(layer.scores()).clone() for layer in self.layers}
 
     @classmethod
-    def _l1(cls, options, setting: PruningContext) -> tuple[dict[str, Tensor], l1.Comparison]:
+    def _l1(cls, options: PrunerOptions, context: PruningContext) -> tuple[dict[str, Tensor], l1.Comparison]:
         """The lowest of the starting weights: what its own pick is compared with."""
-        return l1.pick(setting.model, setting.plan, "min"), {}
+        return l1.pick(context.model, context.plan, "min"), {}
 
     def _grow(self, layer: RegularizedLayer, step: int) -> None:
         self._set_penalty(layer)

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from . import groups
 from .base import Pruner, PruningContext
+from .options import PrunerOptions
 from .plan import Plan
 
 Comparison = dict[str, dict[str, float]]
@@ -20,8 +21,8 @@ class L1(Pruner):
         self._kept, self._comparison = picks, comparison
 
     @classmethod
-    def build(cls, options, setting: PruningContext) -> "L1":
-        return cls(*picks(options, setting))
+    def build(cls, options: PrunerOptions, context: PruningContext) -> "L1":
+        return cls(*picks(options, context))
 
     def kept(self) -> dict[str, Tensor]:
         return self._kept
@@ -37,18 +38,18 @@ def pick(model: nn.Module, plan: Plan, how: str, generator=None) -> dict[str, Te
         how: ``min``, ``max`` or ``rand``; the last draws from `generator`, layer after layer.
     """
     return {
-        name: groups.keep(groups.scores(model.get_submodule(name).weight, plan.kind), n_pruned, how, generator)
+        name: groups.keep(groups.scores(model.get_parameter(f"{name}.weight"), plan.kind), n_pruned, how, generator)
         for name, n_pruned in plan.pruned.items()
     }
 
 
-def picks(options, setting: PruningContext) -> tuple[dict[str, Tensor], Comparison]:
+def picks(options: PrunerOptions, context: PruningContext) -> tuple[dict[str, Tensor], Comparison]:
     """L1's picks by ``--pick_pruned``; or those inherited from another run, and their overlap with L1's own."""
     generator = torch.Generator().manual_seed(options.seed)  # so that random picks follow the seed
-    own = pick(setting.model, setting.plan, options.pick_pruned, generator)
-    if setting.inherited is None:
+    own = pick(context.model, context.plan, options.pick_pruned, generator)
+    if context.inherited is None:
         return own, {}
-    inherited = {name: mask.to(own[name].device) for name, mask in setting.inherited.items()}
+    inherited = {name: mask.to(own[name].device) for name, mask in context.inherited.items()}
     comparison = {}
     for name, mask in inherited.items():
         comparison[name] = {"overlap": groups.overlap(mask, own[name])}

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from .base import Pruner, PruningContext
 from .cut import cut
+from .options import PrunerOptions
 from .plan import Plan
 
 log = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ class Oracle(Pruner):
     Source: the original's Oracle pruning (not in the paper); for each layer int(r·n) groups go.
 
     Args:
-        judge: a cut network and its masks (for ``weight``) -> its training loss as cut.
+        candidate_loss: a cut network and its masks (for ``weight``) -> its training loss as cut.
         example: one image, to cut with.
 
     Raises:
@@ -40,11 +41,15 @@ class Oracle(Pruner):
         combinations_of(plan)
 
     @classmethod
-    def build(cls, options, setting: PruningContext) -> "Oracle":
-        return cls(setting.model, setting.plan, setting.judge, setting.example)
+    def build(cls, options: PrunerOptions, context: PruningContext) -> "Oracle":
+        return cls(context.model, context.plan, context.candidate_loss, context.example)
 
     def __init__(
-        self, model: nn.Module, plan: Plan, judge: Callable[[nn.Module, dict[str, Tensor]], float], example: Tensor
+        self,
+        model: nn.Module,
+        plan: Plan,
+        candidate_loss: Callable[[nn.Module, dict[str, Tensor]], float],
+        example: Tensor,
     ):
         n_combinations = combinations_of(plan)
         log.warning("Oracle: %s combinations to try", f"{n_combinations:,}")
@@ -52,11 +57,11 @@ class Oracle(Pruner):
         self._kept: dict[str, Tensor] = {}
         for kept in tqdm(candidates(plan), total=n_combinations, unit="net", disable=None, leave=False):
             candidate = copy.deepcopy(model)
-            loss = judge(candidate, cut(candidate, kept, plan.kind, example))
+            loss = candidate_loss(candidate, cut(candidate, kept, plan.kind, example))
             if loss < best:
                 best, self._kept = loss, kept
         if math.isinf(best):
-            raise ArithmeticError("--method Oracle: no candidate has a loss that is a number")
+            raise ArithmeticError("Oracle pruning: no candidate has a finite loss")
         log.info("Oracle: the best of %d combinations has training loss %.5f", n_combinations, best)
 
     def kept(self) -> dict[str, Tensor]:
@@ -73,7 +78,7 @@ def combinations_of(plan: Plan) -> int:
     if total > MOST_COMBINATIONS:
         shown = f"{total:,}" if total < 10**15 else f"10^{math.log10(total):.0f}"
         raise ValueError(
-            f"--method Oracle would try {shown} combinations; at most {MOST_COMBINATIONS:,} are tried: "
+            f"Oracle pruning would try {shown} combinations; at most {MOST_COMBINATIONS:,} are tried: "
             "take a smaller network or fewer layers"
         )
     return total

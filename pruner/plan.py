@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
@@ -50,8 +50,9 @@ def parse_ratio(text: str) -> Decimal:
         ratio = Decimal(text.strip())
     except InvalidOperation:
         ratio = Decimal("NaN")
-    # Fifty decimals are enough for anyone; 1e-999999999 would be a number of a billion digits.
-    if not (ratio.is_finite() and 0 <= ratio < 1 and ratio.as_tuple().exponent >= -50):
+    # At most fifty decimals: 1e-999999999 would be a number of a billion digits.
+    exponent = ratio.as_tuple().exponent  # a letter where the number is not finite
+    if not (ratio.is_finite() and 0 <= ratio < 1 and isinstance(exponent, int) and exponent >= -50):
         raise ValueError(f"'{' '.join(text.split())}' is not a ratio from 0 to less than 1")
     return ratio
 
@@ -84,6 +85,21 @@ def parse_stage_pr(text: str) -> Ratios:
     return ratios
 
 
+class StageRatios(str):
+    """Pruning ratios as typed, or no text; ``ratios`` is what they mean.
+
+    Raises:
+        ValueError: names the part that cannot be read.
+    """
+
+    ratios: Ratios
+
+    def __new__(cls, text: str) -> "StageRatios":
+        typed = super().__new__(cls, text)
+        typed.ratios = parse_stage_pr(text) if text else ()
+        return typed
+
+
 def parse_skip_layers(text: str) -> tuple[str, ...]:
     """``[1.0,2.3]``: addresses, or beginnings of addresses that end at a dot; brackets may be left out.
 
@@ -95,6 +111,21 @@ def parse_skip_layers(text: str) -> tuple[str, ...]:
         if not re.fullmatch(r"[0-9]+(\.[0-9]+){0,2}", entry):
             raise ValueError(f"'{entry}' is not a layer's address, such as 2.3.0, 2.3 or 7")
     return tuple(entries)
+
+
+class LayerAddresses(str):
+    """Addresses as typed, or no text; ``addresses`` is what they mean.
+
+    Raises:
+        ValueError: names the part that is no address.
+    """
+
+    addresses: tuple[str, ...]
+
+    def __new__(cls, text: str) -> "LayerAddresses":
+        typed = super().__new__(cls, text)
+        typed.addresses = parse_skip_layers(text)
+        return typed
 
 
 def _entries(text: str) -> list[str]:
@@ -115,38 +146,28 @@ def number_pruned(ratio: Decimal, n_groups: int, rounded: Callable[[Fraction], i
 
 def make_plan(
     layers: list[Layer],
-    stage_pr: str,
-    skip_layers: str,
+    stage_ratios: StageRatios,
+    skipped: Collection[str],
     kind: str,
     rounded: Callable[[Fraction], int] = math.ceil,
 ) -> Plan:
-    """The plan that `stage_pr` and `skip_layers` ask for.
+    """The plan that the ratios ask for.
 
     Args:
+        skipped: addresses of layers that keep all (``skipped_addresses``).
         rounded: how r·n becomes a whole number: up, but down for the Oracle.
 
     Raises:
-        ValueError: the flags do not fit the network; names the entry or the layer.
+        ValueError: the ratios do not fit the network; names the entry or the layer.
     """
-    try:
-        ratios = parse_stage_pr(stage_pr)
-    except ValueError as error:
-        raise ValueError(f"--stage_pr {stage_pr}: {error}") from None
-    try:
-        skipped = parse_skip_layers(skip_layers)
-    except ValueError as error:
-        raise ValueError(f"--skip_layers {skip_layers}: {error}") from None
-
+    ratios = stage_ratios.ratios
     by_entry = _by_stage(layers, ratios) if is_residual(layers) else _by_index(layers, ratios)
-    skip = _skipped(layers, skipped, kind)
     planned = []
     for layer in layers:
-        ratio = Decimal(0) if layer.address in skip else by_entry.get(layer.entry, Decimal(0))
+        ratio = Decimal(0) if layer.address in skipped else by_entry.get(layer.entry, Decimal(0))
         if kind != "weight" and kind not in layer.prunable:
             if ratio and not layer.in_block:
-                raise ValueError(
-                    f"--stage_pr: {kind}s of layer {layer.address} ({layer.name}) cannot be pruned; give it ratio 0"
-                )
+                raise ValueError(f"{kind}s of layer {layer.address} ({layer.name}) cannot be pruned; give it ratio 0")
             ratio = Decimal(0)
         n_groups = groups.count(layer.shape, kind)
         planned.append(PlannedLayer(layer, n_groups, number_pruned(ratio, n_groups, rounded)))
@@ -179,37 +200,38 @@ def inherit_plan(layers: list[Layer], kind: str, kept: dict[str, Tensor], source
 def _by_stage(layers: list[Layer], ratios: Ratios) -> Mapping[int, Decimal]:
     stages = layers[-1].entry + 1
     if isinstance(ratios, Mapping):
-        named = ", ".join(f"{index}:{ratio}" for index, ratio in ratios.items())
-        raise ValueError(
-            f"--stage_pr [{named}]: this network has stages; give it a list of {stages} ratios, stem to classifier"
-        )
+        raise ValueError(f"this network has stages; give it a list of {stages} ratios, stem to classifier")
     if len(ratios) != stages:
-        raise ValueError(f"--stage_pr: {len(ratios)} ratios for {stages} stages (stem, blocks, classifier)")
+        raise ValueError(f"{len(ratios)} ratios for {stages} stages (stem, blocks, classifier)")
     return dict(enumerate(ratios))
 
 
 def _by_index(layers: list[Layer], ratios: Ratios) -> Mapping[int, Decimal]:
     if not isinstance(ratios, Mapping):
-        listed = ",".join(str(ratio) for ratio in ratios)
-        raise ValueError(f"--stage_pr [{listed}]: this network has no stages; name layers by index, such as [1-15:0.7]")
+        raise ValueError("this network has no stages; name layers by index, such as [1-15:0.7]")
     for index, ratio in ratios.items():
         if index >= len(layers) and ratio:
-            raise ValueError(f"--stage_pr: there is no layer {index}, the last is {len(layers) - 1}")
+            raise ValueError(f"there is no layer {index}, the last is {len(layers) - 1}")
     return ratios
 
 
-def _skipped(layers: list[Layer], entries: tuple[str, ...], kind: str) -> set[str]:
-    """Addresses of the layers that `entries` name, each at a dot boundary: 1.1 names 1.1.0 but not 1.10.0."""
+def skipped_addresses(layers: list[Layer], typed: LayerAddresses, kind: str) -> set[str]:
+    """Addresses of the layers that `typed` names, each at a dot boundary: 1.1 names 1.1.0 but not 1.10.0.
+
+    Raises:
+        ValueError: an entry names no layer, or layers cannot be skipped for this kind of group.
+    """
+    entries = typed.addresses
     if entries and kind == "weight" and is_residual(layers):
-        raise ValueError("--skip_layers does not go with --wg weight in a residual net; give the stage ratio 0")
+        raise ValueError("single weights of a residual net are skipped by stage; give the stage ratio 0")
     named: set[str] = set()
     for entry in entries:
         found = {layer.address for layer in layers if f"{layer.address}.".startswith(f"{entry}.")}
         if not found:
             first, last = layers[0].address, layers[-1].address
             raise ValueError(
-                f"--skip_layers: no layer's address begins with {entry}; addresses run from {first} to {last}, "
-                f"such as {layers[1].address} (--plan lists them)"
+                f"no layer's address begins with {entry}; addresses run from {first} to {last}, "
+                f"such as {layers[1].address}"
             )
         named |= found
     return named

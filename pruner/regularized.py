@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from . import groups, l1
 from .base import Pruner, PruningContext
+from .options import PrunerOptions
 from .plan import Plan
 from .schedule import Schedule
 
@@ -93,10 +94,13 @@ class GReg(Pruner):
 
     prunes = True
     has_prune_phase = True
-    gap_kinds = ("filter", "channel")  # the original follows no gap of single weights; nor do they end by it
+    gap_kinds: tuple[str, ...] = (
+        "filter",
+        "channel",
+    )  # the original follows no gap of single weights; nor do they end by it
 
     @classmethod
-    def schedule(cls, options, plan: Plan) -> Schedule:
+    def make_schedule(cls, options: PrunerOptions, plan: Plan) -> Schedule:
         return Schedule(
             update_every_steps=options.update_reg_interval,
             stabilize_steps=options.stabilize_reg_interval,
@@ -111,14 +115,14 @@ class GReg(Pruner):
         )
 
     @classmethod
-    def build(cls, options, setting: PruningContext) -> "GReg":
-        schedule = cls.schedule(options, setting.plan)
-        picks, comparison = cls._l1(options, setting)
-        return cls(setting.model, setting.plan, schedule, picks, options.block_loss_grad, comparison)
+    def build(cls, options: PrunerOptions, context: PruningContext) -> "GReg":
+        assert context.schedule is not None  # ``make_schedule`` of these methods gives one
+        picks, comparison = cls._l1(options, context)
+        return cls(context.model, context.plan, context.schedule, picks, options.block_loss_grad, comparison)
 
     @classmethod
-    def _l1(cls, options, setting: PruningContext) -> tuple[dict[str, Tensor], l1.Comparison]:
-        return l1.picks(options, setting)
+    def _l1(cls, options: PrunerOptions, context: PruningContext) -> tuple[dict[str, Tensor], l1.Comparison]:
+        return l1.picks(options, context)
 
     def __init__(
         self,
@@ -131,14 +135,14 @@ class GReg(Pruner):
     ):
         self.schedule, self.kind = schedule, plan.kind
         self.layers = [
-            RegularizedLayer(name, model.get_submodule(name).weight, plan.kind, n_pruned)
+            RegularizedLayer(name, model.get_parameter(f"{name}.weight"), plan.kind, n_pruned)
             for name, n_pruned in plan.pruned.items()
         ]
         # Views, made once: the penalties are filled in place.
         self._spread = [groups.spread(layer.penalty, layer.weight.shape, plan.kind) for layer in self.layers]
         self._l1_picks, self._comparison = l1_picks, comparison or {}
         self.milestones: dict[str, int] = {}
-        self._blocked = [model.get_submodule(p.layer.name).weight for p in plan.layers] if block_loss_grad else []
+        self._blocked = [model.get_parameter(f"{p.layer.name}.weight") for p in plan.layers] if block_loss_grad else []
         self.decisions = 0
         # On a GPU gaps are read at the next update, when they have long been there: nobody waits for the device,
         # and since nothing grows in between, λ and picks are the same. A short stabilising phase leaves no time.
@@ -179,7 +183,8 @@ class GReg(Pruner):
             self._grow(layer, step)
         picked = [layer for layer in growing if layer.kept is not None]
         if picked and self.kind in self.gap_kinds:
-            self._pending = _PendingGaps(step, picked, torch.stack([layer.gap for layer in picked]))
+            gaps = [layer.gap for layer in picked if layer.gap is not None]
+            self._pending = _PendingGaps(step, picked, torch.stack(gaps))
             if not self.reads_late:
                 self._read_gaps()
         for layer in growing:
@@ -224,13 +229,13 @@ class GReg(Pruner):
         Source: paper, section 3.2: an L2 penalty ½·λ_g·w² whose factor grows.
         """
         for weight in self._blocked:
-            weight.grad.zero_()
+            _grad(weight).zero_()
         if self.layers:
-            weights = [layer.weight for layer in self.layers]
-            torch._foreach_addcmul_([weight.grad for weight in weights], weights, self._spread)
+            weights: list[Tensor] = [layer.weight for layer in self.layers]
+            torch._foreach_addcmul_([_grad(weight) for weight in weights], weights, self._spread)
 
     def kept(self) -> dict[str, Tensor]:
-        return {layer.name: layer.kept for layer in self.layers}
+        return {layer.name: layer.kept for layer in self.layers if layer.kept is not None}
 
     def report(self) -> dict[str, float]:
         """The largest λ of the net, and each layer's gap, for the log."""
@@ -290,3 +295,8 @@ class GReg(Pruner):
         self._pending = pending and _PendingGaps(
             pending["step"], [by_name[name] for name in pending["layers"]], pending["gaps"]
         )
+
+
+def _grad(weight: Tensor) -> Tensor:
+    assert weight.grad is not None, "after_backward is called when every weight has its gradient"
+    return weight.grad

@@ -4,13 +4,14 @@ from collections.abc import Callable, Collection
 from decimal import ROUND_FLOOR, Decimal
 from typing import Any
 
+from .options import PrunerOptions
 from .schedule import Schedule, updates_to_pass, updates_to_reach
 
 MOST_UPDATES = 10_000  # of λ, as many as at the defaults: beyond them K_u grows
 SHORT, SHORT_LR = 20_000, 0.01  # at 0.001 a cut after 626 steps costs 24 points (RESULTS.md, "In plain proportion")
 
 
-def short_schedule(options, given: Collection[str], picks_later: bool) -> dict[str, Any]:
+def short_schedule(options: PrunerOptions, given: Collection[str], picks_later: bool) -> dict[str, Any]:
     """Choose the constants that make the prune phase ``options.prune_steps`` steps, by the names of their flags.
 
     λ grows for 64 % of the steps and stands still for the rest; GReg-2 picks at the end of the first eighth of the
@@ -65,7 +66,7 @@ def short_schedule(options, given: Collection[str], picks_later: bool) -> dict[s
     return {name: value for name, value in chosen.items() if name not in given}
 
 
-def _updates(options, given: Collection[str], picks_later: bool, growing: int) -> tuple[int, int, int]:
+def _updates(options: PrunerOptions, given: Collection[str], picks_later: bool, growing: int) -> tuple[int, int, int]:
     """K_u, the updates up to GReg-2's pick (0: there is none) and those after it, for `growing` steps of growth."""
     picking = 0
     if picks_later and "reg_granularity_pick" in given:
@@ -86,7 +87,7 @@ def _updates(options, given: Collection[str], picks_later: bool, growing: int) -
     return every, picking, pushing
 
 
-def _eighth(options, updates: int) -> int:
+def _eighth(options: PrunerOptions, updates: int) -> int:
     """Updates up to GReg-2's pick: an eighth of all; all where the pick ends growth, one where any λ picks."""
     if options.reg_upper_limit_pick > options.reg_upper_limit:
         return updates

@@ -19,7 +19,7 @@ def zeroed_outputs(model: nn.Module, kept: dict[str, Tensor], kind: str, images:
         kept: layer name -> bool (groups,).
     """
     if kind == "weight":
-        weights = {name: model.get_submodule(name).weight for name in kept}
+        weights = {name: model.get_parameter(f"{name}.weight") for name in kept}
         masked = {f"{n}.weight": w * groups.spread(kept[n].to(w.device), w.shape, kind) for n, w in weights.items()}
         return functional_call(model, masked, images)
     norms = _norms_after(model, images)

@@ -41,7 +41,8 @@ from model import build_model
 from model.cost import cost_of, example
 from pruner import PRUNERS, Pruner, PruningContext, cut, make_plan
 from pruner.layers import layers_of
-from utils.config.options import Options, parse
+from utils.config.cli import parse
+from utils.config.options import Options
 from utils.engine.precision import resolved, to_memory_format
 from utils.engine.train import train_step
 
@@ -122,7 +123,14 @@ class Bench:
         plan = make_plan(layers_of(self.model), self.options.stage_pr, "", self.options.wg)
         limit = parse(["--dataset=digits", f"--reg_upper_limit={0 if stabilizes else 1}"])[0].reg_upper_limit
         options = replace(self.options, method=method, reg_upper_limit=limit, reg_upper_limit_pick=limit)
-        setting = PruningContext(self.model, plan, None, lambda *_: 0.0, example(self.model, 3, self.size))
+        setting = PruningContext(
+            self.model,
+            plan,
+            PRUNERS[method].make_schedule(options, plan),
+            None,
+            lambda *_: 0.0,
+            example(self.model, 3, self.size),
+        )
         pruner = PRUNERS[method].build(options, setting)
         pruner.before_step(0)
         assert pruner.status == ("stabilizing" if stabilizes else "growing")
@@ -276,7 +284,7 @@ def weight_setup(arch: str) -> tuple[float, int]:
 
     def masks() -> None:
         plan = make_plan(layers_of(model), options.stage_pr, "", "weight")
-        setting = PruningContext(model, plan, None, lambda *_: 0.0, image)
+        setting = PruningContext(model, plan, None, None, lambda *_: 0.0, image)
         cut(model, PRUNERS["L1"].build(options, setting).kept(), "weight", image)
 
     return seconds(masks), sum(p.numel() for p in model.parameters())

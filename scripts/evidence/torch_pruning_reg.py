@@ -53,8 +53,8 @@ class TorchPruning(Pruner):
         self._groups = {names[group[0].dep.target.module]: group for group in self._peer._groups}
 
     @classmethod
-    def schedule(cls, options, plan: Plan) -> Schedule:
-        return GReg1.schedule(options, plan)
+    def make_schedule(cls, options, plan: Plan) -> Schedule:
+        return GReg1.make_schedule(options, plan)
 
     @classmethod
     def check(cls, plan: Plan) -> None:
@@ -63,7 +63,7 @@ class TorchPruning(Pruner):
 
     @classmethod
     def build(cls, options, setting: PruningContext) -> "TorchPruning":
-        schedule = cls.schedule(options, setting.plan)
+        schedule = setting.schedule
         return cls(setting.model, setting.plan, schedule, float(options.reg_granularity_prune), setting.example)
 
     @property

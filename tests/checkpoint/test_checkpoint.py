@@ -2,6 +2,7 @@ import errno
 import os
 import pickle
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from torch import nn
 
 from model import build_model
 from utils.checkpoint import files
+from utils.checkpoint.state import VERSION, Checkpoint
 from utils.config.paths import find_one
 
 
@@ -28,28 +30,28 @@ def file(tmp_path):
 # writing
 
 
-def content(value: float) -> dict:
-    """A network's part of a io, as much of it as is compared without building it."""
+def content(value: float) -> Checkpoint:
+    """A network alone, as much of it as is compared without building it."""
     data = {"classes": 10, "channels": 1, "size": 32}
     model = {"w.weight": torch.full((1, 1), value)}
-    return {"options": {"arch": "resnet20", "not_use_bn": False}, "data": data, "model": model, "kept": {}, "masks": {}}
+    return Checkpoint({"arch": "resnet20", "not_use_bn": False}, data, {}, {}, model)
 
 
 def stored(file) -> float:
-    return files.read(file)["model"]["w.weight"].item()
+    return files.read(file).model["w.weight"].item()
 
 
 def test_what_is_saved_is_read_back_with_the_version(file):
-    files.save(file, content(3.0) | {"best": {"acc1": [1.5]}})
+    files.save(file, content(3.0))
     found = files.read(file)
-    assert found["version"] == files.VERSION
-    assert (stored(file), found["options"], found["best"]) == (3.0, content(3.0)["options"], {"acc1": [1.5]})
+    assert found == replace(content(3.0), version=VERSION, model=found.model)
+    assert stored(file) == 3.0
 
 
 def test_a_save_that_fails_leaves_the_old_file(file):
     files.save(file, content(1.0))
     with pytest.raises(Exception, match="pickle"):
-        files.save(file, content(0.0) | {"bad": lambda: None})
+        files.save(file, replace(content(0.0), data={"bad": lambda: None}))
     assert stored(file) == 1.0
 
 
@@ -67,7 +69,7 @@ def test_a_disk_that_fails_before_all_is_written_leaves_the_old_file(file, monke
 
 def test_nothing_but_the_file_is_left_beside_a_save(file):
     for _ in range(2):
-        files.save(file, {"options": {}})
+        files.save(file, content(1.0))
     assert list(file.parent.iterdir()) == [file]
 
 
@@ -131,7 +133,7 @@ def test_a_home_directory_is_found(tmp_path, monkeypatch):
 def test_weights_of_other_programs_are_read_whatever_they_are_wrapped_in(wrap, file):
     net, other = small_net(), small_net()
     torch.save(wrap(net.state_dict()), file)
-    files.fill(other, files.read(file)["model"], "file")
+    files.fill(other, files.read(file).model, "file")
     assert all(torch.equal(value, other.state_dict()[key]) for key, value in net.state_dict().items())
 
 
@@ -161,7 +163,7 @@ def test_an_empty_file_is_refused(file):
 
 
 def test_a_truncated_checkpoint_is_refused(file):
-    files.save(file, {"options": {}, "model": small_net().state_dict()})
+    files.save(file, replace(content(1.0), model=small_net().state_dict()))
     file.write_bytes(file.read_bytes()[:-100])
     assert str(file) in one_line_refusal(files.read, file)
 
@@ -231,7 +233,7 @@ def test_counts_of_batches_may_be_missing():
 )
 def test_widely_shared_cifar_checkpoints_load_as_they_are(arch, name):
     net = build_model(arch, 10, 3, 32)
-    state = files.read(Path(SHARED / "data" / name))["model"]
+    state = files.read(Path(SHARED / "data" / name)).model
     files.fill(net, state, name)
     assert torch.equal(net.conv1.weight, state["conv1.weight"])
     assert torch.equal(net.linear.bias, state["linear.bias"])

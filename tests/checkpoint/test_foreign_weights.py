@@ -18,12 +18,12 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
-from data import describe
+from data import DataSource
 from model import build_model
 from utils.checkpoint import files
 from utils.checkpoint.state_dicts import conversion_notices, find_weights, rename_head
-from utils.config.options import parse
-from utils.pipeline.base_model import starting_network
+from utils.config.cli import parse
+from utils.pipeline.base_model import load_base_model
 
 SIZE, CLASSES = 32, 4
 
@@ -373,12 +373,12 @@ def test_plain_values_beside_weights_are_read_without_trust(name, tmp_path):
     for value in BESIDE[name]:
         for content in ({"net": state, "extra": value}, {"net": state, "args": {"deep": [value]}}):
             torch.save(content, tmp_path / "x.pth")
-            assert same(files.read(tmp_path / "x.pth")["model"], state), value
+            assert same(files.read(tmp_path / "x.pth").model, state), value
 
 
 def test_weights_in_a_defaultdict_are_found(tmp_path):
     torch.save(collections.defaultdict(dict, net=collections.defaultdict(list, state_of())), tmp_path / "x.pth")
-    assert same(files.read(tmp_path / "x.pth")["model"], state_of())
+    assert same(files.read(tmp_path / "x.pth").model, state_of())
 
 
 def test_every_form_of_file_goes_through_the_same_recognition(tmp_path):
@@ -388,8 +388,8 @@ def test_every_form_of_file_goes_through_the_same_recognition(tmp_path):
     torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     for file in tmp_path.iterdir():
         saved = files.read(file)
-        assert same(saved["model"], state_of("resnet20")), file
-        assert "n_averaged" in saved["notices"][0]
+        assert same(saved.model, state_of("resnet20")), file
+        assert "n_averaged" in saved.notices[0]
 
 
 ACTIONS = {
@@ -437,7 +437,7 @@ def test_code_hidden_behind_a_harmless_name_reaches_a_stand_in(tmp_path):
             return np.dtype, (f"__import__('os').mkdir({str(tmp_path / 'was_run')!r})",), ("state",)
 
     torch.save({"net": state_of(), "evil": Evil()}, tmp_path / "x.pth")
-    assert same(files.read(tmp_path / "x.pth")["model"], state_of())
+    assert same(files.read(tmp_path / "x.pth").model, state_of())
     assert not (tmp_path / "was_run").exists()
 
 
@@ -564,6 +564,6 @@ def test_a_vgg_without_batch_norm_is_read_with_and_without_biases_of_its_convs(p
     images = torch.randn(2, 1, SIZE, SIZE)
     for model in (plain, older):
         torch.save(model.state_dict(), place / "vgg.pth")
-        start = starting_network(options, describe("npz", str(place / "set")))
+        start = load_base_model(options, DataSource("npz", str(place / "set")).spec)
         assert not start.pruned
         assert torch.equal(start.model.eval()(images), model.eval()(images))

@@ -291,7 +291,7 @@ def test_a_broken_run_of_the_same_name_does_not_block_auto(content, images, tmp_
     (broken / "params.yaml").write_text(content)
     ran = run_program(cwd, *words)
     assert ran.code == 0
-    assert "passed over" in ran.err
+    assert "this run is skipped" in ran.err
     assert len(list((cwd / "Experiments").iterdir())) == 2
 
 

@@ -432,7 +432,7 @@ def test_the_state_before_the_cut_is_saved_and_the_cut_is_made_from_it(tiny, tmp
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("main.make_cut", killed)
+        patch.setattr("main.cut_and_measure", killed)
         with pytest.raises(Killed):
             run_program(tmp_path / "run", *words)
     again = run_program(tmp_path / "run", *words, "--resume_path", "auto")

@@ -5,12 +5,13 @@ from helpers import one_line_refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.config.lr_schedule import learning_rates, lr_at, parse_lr_schedule, schedule_notices, uses_adam
+from utils.config.lr_schedule import LrSchedule, learning_rates, lr_at, parse_lr_schedule, schedule_notices, uses_adam
 
 
 def options(**changes):
     usual = {"lr_ft": None, "method": "GReg-1", "arch": "resnet56", "lr": 0.1, "epochs": 90, "lr_prune": 0.001}
-    return SimpleNamespace(**usual | changes)
+    given = usual | changes
+    return SimpleNamespace(**given | {"lr_ft": given["lr_ft"] and LrSchedule(given["lr_ft"])})
 
 
 @pytest.mark.parametrize(

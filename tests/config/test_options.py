@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from data import DATASETS
 from pruner import PRUNERS
 from pruner.plan import parse_skip_layers, parse_stage_pr
-from utils.config import options as options_module
-from utils.config import types
+from utils.config import cli, types
+from utils.config.cli import build_parser, parse
 from utils.config.lr_schedule import parse_lr_schedule
-from utils.config.options import GREG, Options, build_parser, by_section, parse, to_plain
+from utils.config.options import GREG, Options, by_section, to_plain
 
 
 def parsed(*words, dataset="digits"):
@@ -275,7 +275,7 @@ def test_brackets_may_be_left_out_and_a_comma_may_end_a_list(words, name, value,
     read = {"stage_pr": parse_stage_pr, "skip_layers": parse_skip_layers, "lr_ft": parse_lr_schedule}[name]
     options = parsed(*words, "--epochs", "3")
     assert (read(getattr(options, name)), options.epochs) == (read(value), 3)
-    again = parsed("--config", config({name: getattr(options, name)}))
+    again = parsed("--config", config({name: str(getattr(options, name))}))
     assert read(getattr(again, name)) == read(value)
 
 
@@ -574,7 +574,7 @@ def test_any_number_is_read_or_refused(text):
     assert_value_or_refusal(types.number(0), text, float)
     assert_value_or_refusal(types.decimal(0), text, Decimal)
     assert_value_or_refusal(types.decimal(None), text, Decimal)
-    assert_value_or_refusal(types.interval, text, str)
+    assert_value_or_refusal(types.SaveInterval, text, str)
 
 
 def assert_value_or_refusal(read, text, kind):
@@ -617,5 +617,5 @@ def test_a_parser_of_one_of_many_names_the_choices():
 
 
 def test_seeds_are_drawn_from_the_system_not_from_a_generator_that_others_use(monkeypatch):
-    monkeypatch.setattr(options_module.secrets, "randbelow", lambda limit: limit - 1)
+    monkeypatch.setattr(cli.secrets, "randbelow", lambda limit: limit - 1)
     assert parsed().seed == 2**31 - 1

@@ -8,13 +8,13 @@ import torch
 from helpers import one_line_refusal, run_program, write_npz_set
 from PIL import Image
 
-from data import Shard, build_loaders, describe
+from data import DataSource, Shard
 
 CPU = torch.device("cpu")
 
 
 def load(dataset, path, seed=0, **more):
-    return build_loaders(dataset, str(path), seed, 0, CPU, **more)
+    return DataSource(dataset, str(path)).load(seed, 0, CPU, **more)
 
 
 @pytest.fixture
@@ -224,7 +224,7 @@ def test_labels_that_number_no_classes_are_refused(npz_set, name):
     change, says = NO_CLASSES[name]
     for half in ("train", "test"):
         rewrite(npz_set / f"{half}.npz", labels=change)
-    assert says in one_line_refusal(describe, "npz", str(npz_set))
+    assert says in one_line_refusal(DataSource, "npz", str(npz_set))
 
 
 def test_as_many_classes_as_images_are_taken(npz_set):
@@ -234,12 +234,12 @@ def test_as_many_classes_as_images_are_taken(npz_set):
 # which flag is at fault
 
 AT_FAULT = [
-    ({"val_fraction": 0.999}, "--val_fraction 0.999 of 40 training images leaves 0 to train on"),
-    ({"val_fraction": 0.97}, "--val_fraction 0.97 of 40 training images leaves 1 to train on"),
-    ({"val_fraction": 0.001}, "--val_fraction 0.001 of 40 training images is none"),
-    ({"train_images": 41}, "--train_images 41: "),
-    ({"train_images": 1}, "--train_images 1 is too few"),
-    ({"train_images": 10, "val_fraction": 0.95}, "--val_fraction 0.95 of 10 training images leaves 0"),
+    ({"val_fraction": 0.999}, "0.999 of 40 training images leaves 0 to train on"),
+    ({"val_fraction": 0.97}, "0.97 of 40 training images leaves 1 to train on"),
+    ({"val_fraction": 0.001}, "0.001 of 40 training images is none"),
+    ({"train_images": 41}, "41: "),
+    ({"train_images": 1}, "1 is too few"),
+    ({"train_images": 10, "val_fraction": 0.95}, "0.95 of 10 training images leaves 0"),
 ]
 
 
@@ -259,4 +259,4 @@ def test_a_set_that_is_too_small_is_blamed_itself(tmp_path):
 
 def test_many_processes_and_a_small_fraction_name_the_fraction(npz_set):
     line = one_line_refusal(lambda: load("npz", npz_set, val_fraction=0.1, shard=Shard(0, 8)))
-    assert line.startswith("--val_fraction 0.1 of 40 training images is 4, for 8 processes")
+    assert line.startswith("0.1 of 40 training images is 4, for 8 processes")

@@ -12,7 +12,7 @@ from helpers import one_line_refusal, run_program, write_image_folder
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from data import build_loaders, describe
+from data import DataSource
 from data.tree import find_images
 
 CPU = torch.device("cpu")
@@ -20,7 +20,7 @@ NONE = ("--arch", "resnet18", "--method", "none", "--epochs", 0, "--workers", 0)
 
 
 def load(folder, dataset="folder", **more):
-    return build_loaders(dataset, str(folder), 0, 0, CPU, **more)
+    return DataSource(dataset, str(folder)).load(0, 0, CPU, **more)
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_what_is_no_image_is_passed_over_and_counted(pets, name):
     assert Counter(label for _, label in data.train.samples) == {0: 3, 1: 3}
     line = "images: 6 to train on in 2 classes (3 to 3 each), 4 to test"
     assert data.summary == line + (f"; passed over: {said}" if said else "")
-    assert describe("folder", str(pets)).train_images == 6
+    assert DataSource("folder", str(pets)).spec.train_images == 6
 
 
 # An addition to train/cat -> how many cats there are then.
@@ -139,7 +139,7 @@ def test_each_image_is_taken_once(pets, name):
     add(pets / "train" / "cat")
     data = load(pets)
     assert Counter(label for _, label in data.train.samples) == {0: n_cats, 1: 3}
-    assert sum(len(labels) for _, labels in data.train_once()) == n_cats + 3
+    assert sum(len(labels) for _, labels, _ in data.train_once()) == n_cats + 3
     assert f"({3} to {n_cats} each)" in data.summary
     assert len(data.fingerprint) == 16
 
@@ -161,7 +161,7 @@ def test_one_folder_as_two_classes_is_refused(pets):
 @pytest.mark.parametrize("target", ["nowhere", "9.png", "more", "owl"])
 def test_a_link_to_nothing_is_named(pets, where, target):
     (pets / where).symlink_to(target)  # to a name that is not there, or to itself
-    line = one_line_refusal(describe, "folder", str(pets))
+    line = one_line_refusal(DataSource, "folder", str(pets))
     assert str(pets / where) in line
 
 
@@ -185,7 +185,7 @@ def test_files_passed_over_are_counted_in_both_halves(pets):
 def test_a_class_without_images_is_named_with_what_was_passed_over(pets, part):
     for file in (pets / part / "cat").iterdir():
         file.rename(file.with_suffix(".gif"))
-    line = one_line_refusal(describe, "folder", str(pets))
+    line = one_line_refusal(DataSource, "folder", str(pets))
     assert f"{pets / part}" in line
     assert "cat" in line
     assert ".gif" in line
@@ -196,7 +196,7 @@ def test_class_folders_one_level_too_deep_are_found(pets):
         (pets / part).rename(pets / "images")
         (pets / part).mkdir()
         (pets / "images").rename(pets / part / "images")
-    line = one_line_refusal(describe, "folder", str(pets))
+    line = one_line_refusal(DataSource, "folder", str(pets))
     assert "one class only, 'images'" in line
     assert f"one level deeper, in {pets / 'train' / 'images'}" in line
 
@@ -206,13 +206,13 @@ def test_a_single_class_is_refused(pets):
         for file in (pets / part / "dog").iterdir():
             file.unlink()
         (pets / part / "dog").rmdir()
-    line = one_line_refusal(describe, "folder", str(pets))
+    line = one_line_refusal(DataSource, "folder", str(pets))
     assert "one class only, 'cat'" in line
     assert "deeper" not in line
 
 
 def test_the_set_below_the_folder_that_was_given_is_named(pets):
-    assert f"give --data_path {pets}" in one_line_refusal(describe, "folder", str(pets.parent))
+    assert "take that folder" in one_line_refusal(DataSource, "folder", str(pets.parent))
 
 
 def test_an_unreadable_folder_is_named(pets, monkeypatch):

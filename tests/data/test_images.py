@@ -13,7 +13,7 @@ from helpers import one_line_refusal, run_program, write_image_folder, write_jpe
 from PIL import Image
 
 import data.image_folder
-from data import BadImageError, build_loaders
+from data import BadImageError, DataSource
 from data.images import check_images, load_image
 
 CPU = torch.device("cpu")
@@ -156,7 +156,7 @@ def test_of_large_sets_the_test_set_and_some_training_images_are_checked(tmp_pat
     checked = []
     monkeypatch.setattr(data.image_folder, "MOST_CHECKED", most)
     monkeypatch.setattr(data.image_folder, "check_images", lambda paths, *_: checked.extend(paths))
-    build_loaders("folder", str(folder), 0, 0, CPU)
+    DataSource("folder", str(folder)).load(0, 0, CPU)
     assert tuple(sum(f"/{part}/" in path for path in checked) for part in ("train", "val")) == opened
     assert len(set(checked)) == len(checked)
 
@@ -167,7 +167,7 @@ def test_of_large_sets_the_test_set_and_some_training_images_are_checked(tmp_pat
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_file_that_is_damaged_later_is_one_line(tmp_path, workers):
     folder = write_image_folder(tmp_path / "pets")
-    loaded = build_loaders("folder", str(folder), 0, workers, CPU)
+    loaded = DataSource("folder", str(folder)).load(0, workers, CPU)
     file = folder / "train" / "dog" / "img1.JPEG"
     file.write_bytes(file.read_bytes()[:-500])
     with pytest.raises(BadImageError) as caught:

@@ -2,8 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import data as data_package
-from data import Shard
+from data import Shard, loaders
 from data.transforms import augment, draw_crops
 
 
@@ -69,7 +68,7 @@ def test_augmentation_leaves_its_input_alone(random_images):
 def test_pixels_are_normalised_by_mean_and_std(make_data):
     images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 1, 2, 2)
     data = make_data((images, torch.arange(3)), mean=0.5, std=0.25)
-    ((found, labels),) = data.test_batches()
+    ((found, labels, _),) = data.test_batches()
     assert found.dtype == torch.float32
     assert labels.tolist() == [0, 1, 2]
     expected = torch.tensor([-2.0, -1.2, 2.0]).view(3, 1, 1, 1).expand(3, 1, 2, 2)
@@ -79,7 +78,7 @@ def test_pixels_are_normalised_by_mean_and_std(make_data):
 def test_padding_is_black_before_the_normalisation(make_data):
     white = torch.full((200, 1, 3, 3), 255, dtype=torch.uint8)
     data = make_data((white, torch.zeros(200).long()), pad=1, mean=0.5, std=0.25)
-    images, _ = next(data.train_batches(200, "prune"))
+    images, *_ = next(data.train_batches(200, "prune"))
     assert {round(value, 3) for value in images.unique().tolist()} == {-2.0, 2.0}
 
 
@@ -91,28 +90,28 @@ def test_each_channel_has_its_own_constants():
     split = ArraySplit(
         torch.full((1, 2, 1, 1), 255, dtype=torch.uint8), torch.zeros(1).long(), spec, torch.device("cpu")
     )
-    ((images, _),) = split.plain(4, Shard())
+    ((images, *_),) = split.plain(4, Shard())
     torch.testing.assert_close(images.flatten(), torch.tensor([1.0, 1.0]))
 
 
 def test_labels_stay_with_their_images(make_data):
     images = torch.arange(100, dtype=torch.uint8).view(100, 1, 1, 1).expand(100, 1, 4, 4)
     data = make_data((images, torch.arange(100)), flip=True, mean=0.0, std=1.0)
-    for _, (batch, labels) in zip(range(5), data.train_batches(32, "prune"), strict=False):
+    for _, (batch, labels, _) in zip(range(5), data.train_batches(32, "prune"), strict=False):
         assert torch.equal((batch[:, 0, 0, 0] * 255).round().long(), labels)
 
 
 def test_test_batches_are_every_image_once_in_order_by_256(make_data, random_images):
     data = make_data(random_images(3), random_images(600))
     batches = list(data.test_batches())
-    assert [len(labels) for _, labels in batches] == [256, 256, 88]
-    assert torch.cat([labels for _, labels in batches]).tolist() == list(range(600))
+    assert [len(labels) for _, labels, _ in batches] == [256, 256, 88]
+    assert torch.cat([labels for _, labels, _ in batches]).tolist() == list(range(600))
 
 
 def test_training_images_are_shown_once_as_they_are_where_a_loss_is_wanted(make_data, random_images):
     images, labels = random_images(300)
     data = make_data((images, labels), random_images(3), pad=2, flip=True, mean=0.0, std=1.0)
-    shown, found = map(torch.cat, zip(*data.train_once(), strict=True))
+    shown, found = (torch.cat(parts) for parts in list(zip(*data.train_once(), strict=True))[:2])
     assert torch.equal((shown * 255).round().to(torch.uint8), images)
     assert torch.equal(found, labels)
 
@@ -120,7 +119,7 @@ def test_training_images_are_shown_once_as_they_are_where_a_loss_is_wanted(make_
 def test_statistics_batches_are_one_shuffled_epoch_of_training_images_and_draw_nothing_global(make_data, random_images):
     data = make_data(random_images(600), random_images(3), pad=2, flip=True)
     before = torch.get_rng_state()
-    order = torch.cat([labels for _, labels in data.statistics_batches()])
+    order = torch.cat([labels for _, labels, _ in data.statistics_batches()])
     assert torch.equal(before, torch.get_rng_state())
     assert order.tolist() != list(range(600))
     assert sorted(order.tolist()) == list(range(600))
@@ -129,26 +128,26 @@ def test_statistics_batches_are_one_shuffled_epoch_of_training_images_and_draw_n
 def test_statistics_batches_are_augmented_like_those_of_training(make_data):
     white = torch.full((50, 1, 4, 4), 255, dtype=torch.uint8)
     data = make_data((white, torch.arange(50)), pad=2)
-    ((images, _),) = data.statistics_batches()
+    ((images, *_),) = data.statistics_batches()
     assert len(images.unique()) == 2  # the white of the images and the black of the padding
 
 
 def test_statistics_batches_are_the_same_each_time_and_not_those_of_a_phase(make_data, random_images):
     data = make_data(random_images(200))
-    one, other = (torch.cat([labels for _, labels in data.statistics_batches()]) for _ in range(2))
+    one, other = (torch.cat([labels for _, labels, _ in data.statistics_batches()]) for _ in range(2))
     assert torch.equal(one, other)
     for phase in ("prune", "finetune"):
         assert not torch.equal(one, next(data.train_batches(256, phase))[1])
 
 
 def test_statistics_of_a_very_large_set_are_of_some_batches_only(make_data, random_images, monkeypatch):
-    monkeypatch.setattr(data_package, "WHOLE_TRAINING_SET", 1000)
-    monkeypatch.setattr(data_package, "STATISTICS_BATCHES", 2)
+    monkeypatch.setattr(loaders, "WHOLE_TRAINING_SET", 1000)
+    monkeypatch.setattr(loaders, "STATISTICS_BATCHES", 2)
     whole, some = (list(make_data(random_images(n, size=1)).statistics_batches()) for n in (1000, 1001))
-    assert sum(len(labels) for _, labels in whole) == 1000
-    assert [len(labels) for _, labels in some] == [256, 256]
+    assert sum(len(labels) for _, labels, _ in whole) == 1000
+    assert [len(labels) for _, labels, _ in some] == [256, 256]
 
 
 def test_statistics_batches_hold_more_than_one_image_each(make_data, random_images):
     data = make_data(random_images(257, size=1))
-    assert [len(labels) for _, labels in data.statistics_batches()] == [256]
+    assert [len(labels) for _, labels, _ in data.statistics_batches()] == [256]

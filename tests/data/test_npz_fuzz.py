@@ -13,14 +13,14 @@ import pytest
 import torch
 from helpers import one_line_refusal, write_npz_set
 
-from data import build_loaders
+from data import DataSource
 
 SOUND = {"images": np.zeros((40, 16, 16, 1), np.uint8), "labels": np.arange(40) % 4}
 N_MUTATIONS = 400
 
 
 def load(folder):
-    return build_loaders("npz", str(folder), 0, 0, torch.device("cpu"))
+    return DataSource("npz", str(folder)).load(0, 0, torch.device("cpu"))
 
 
 def npy(array=None, descr="<i8", fortran=False, shape=(40,), body=bytes(320), version=(1, 0), header=None) -> bytes:

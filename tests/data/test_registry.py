@@ -14,18 +14,19 @@ import torch
 from helpers import one_line_refusal, write_image_folder, write_jpegs, write_npz_set
 from torchvision import datasets
 
-from data import DATASETS, build_loaders, describe
+from data import DATASETS, DataSource
+from data.registry import _fixed, _read_folder
 
 CPU = torch.device("cpu")
 
 
 def load(dataset, path, seed=0, workers=0):
-    return build_loaders(dataset, str(path), seed, workers, CPU)
+    return DataSource(dataset, str(path)).load(seed, workers, CPU)
 
 
 def pixels(batches, spec):
     """Undo the normalisation: (N, channels, size, size), 0 to 255, and the labels."""
-    images, labels = map(torch.cat, zip(*batches, strict=True))
+    images, labels = (torch.cat(parts) for parts in list(zip(*batches, strict=True))[:2])
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.std))
     return ((images * std + mean) * 255).round().to(torch.uint8), labels
 
@@ -77,7 +78,7 @@ def test_cifar_is_read_from_its_own_archive(cifar):
     images, labels = pixels(data.test_batches(), data.spec)
     assert labels.tolist() == test[key]
     assert np.array_equal(images.numpy().reshape(4, 3072), test["data"])  # red plane, green plane, blue plane
-    assert sorted(torch.cat([part for _, part in data.statistics_batches()]).tolist()) == sorted(
+    assert sorted(torch.cat([part for _, part, _ in data.statistics_batches()]).tolist()) == sorted(
         label for part in train for label in part[key]
     )
 
@@ -85,13 +86,13 @@ def test_cifar_is_read_from_its_own_archive(cifar):
 @pytest.mark.parametrize("cifar", ["cifar10"], indirect=True)
 def test_cifar_training_images_are_cropped_after_padding_four(cifar):
     name, root, *_ = cifar
-    assert (describe(name, str(root)).pad, describe(name, str(root)).flip) == (4, True)
-    images, _ = next(load(name, root).train_batches(20, "prune"))
+    assert (DataSource(name, str(root)).spec.pad, DataSource(name, str(root)).spec.flip) == (4, True)
+    images, *_ = next(load(name, root).train_batches(20, "prune"))
     assert images.shape == (20, 3, 32, 32)
 
 
 def test_cifar10_is_normalised_with_imagenet_constants_and_cifar100_with_its_own(tmp_path):
-    ten, hundred = (describe(name, str(tmp_path)) for name in ("cifar10", "cifar100"))
+    ten, hundred = (DataSource(name, str(tmp_path)).spec for name in ("cifar10", "cifar100"))
     assert (ten.mean, ten.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert (hundred.mean, hundred.std) == ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
 
@@ -128,13 +129,13 @@ def test_mnist_files_are_read_where_the_documentation_puts_them(name, tmp_path):
 
 def test_mnist_is_normalised_by_hand_worked_constants(tmp_path):
     write_mnist(tmp_path / "mnist" / "MNIST" / "raw", greys=(102, 102))
-    ((images, _),) = load("mnist", tmp_path).test_batches()
+    ((images, *_),) = load("mnist", tmp_path).test_batches()
     torch.testing.assert_close(images, torch.full((2, 1, 32, 32), (0.4 - 0.1307) / 0.3081))
 
 
 def test_mnist_is_not_augmented(tmp_path):
     write_mnist(tmp_path / "mnist" / "MNIST" / "raw", greys=(10, 200))
-    images, _ = next(load("mnist", tmp_path).train_batches(2, "prune"))
+    images, *_ = next(load("mnist", tmp_path).train_batches(2, "prune"))
     assert all(len(image.unique()) == 1 for image in images)
 
 
@@ -190,7 +191,7 @@ def test_digits_are_a_fixed_stratified_split_whatever_the_seed(tmp_path):
 
 def test_digits_are_grey_images_of_32_pixels_with_their_own_mean_and_deviation(tmp_path):
     data = load("digits", tmp_path)
-    images = torch.cat([part for part, _ in data.train_once()])
+    images = torch.cat([part for part, *_ in data.train_once()])
     assert images.shape[1:] == (1, 32, 32)
     assert abs(images.mean()) < 0.01
     assert abs(images.std() - 1) < 0.01
@@ -222,7 +223,7 @@ def test_an_npz_set_is_its_folder_with_train_and_test(channels, pad, flip, tmp_p
 
 
 def test_a_colour_npz_set_has_imagenet_constants(tmp_path):
-    spec = describe("npz", str(write_npz_set(tmp_path / "colour", channels=3)))
+    spec = DataSource("npz", str(write_npz_set(tmp_path / "colour", channels=3))).spec
     assert (spec.mean, spec.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -243,7 +244,7 @@ def test_an_npz_set_is_described_without_its_images(npz_set, monkeypatch):
     read = []
     real = np.lib.npyio.NpzFile.__getitem__
     monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", lambda self, key: read.append(key) or real(self, key))
-    describe("npz", str(npz_set))
+    DataSource("npz", str(npz_set))
     assert set(read) == {"labels"}
     load("npz", npz_set)
     assert "images" in read
@@ -280,7 +281,7 @@ BAD_PARAMS += [pytest.param({"labels": lambda a: a.astype(object)}, id="labels o
 @pytest.mark.parametrize("half", ["train", "test"])
 def test_a_wrong_array_is_refused_with_the_name_of_its_file(npz_set, half, change):
     rewrite(npz_set / f"{half}.npz", **change)
-    assert str(npz_set / f"{half}.npz") in one_line_refusal(describe, "npz", str(npz_set))
+    assert str(npz_set / f"{half}.npz") in one_line_refusal(DataSource, "npz", str(npz_set))
 
 
 @pytest.mark.parametrize(
@@ -290,39 +291,39 @@ def test_a_wrong_array_is_refused_with_the_name_of_its_file(npz_set, half, chang
 )
 def test_images_that_are_not_square_and_alike_are_refused(npz_set, images):
     rewrite(npz_set / "test.npz", images=images)
-    assert str(npz_set) in one_line_refusal(describe, "npz", str(npz_set))
+    assert str(npz_set) in one_line_refusal(DataSource, "npz", str(npz_set))
 
 
 def test_images_that_are_not_square_in_both_files_are_refused(npz_set):
     for half in ("train", "test"):
         rewrite(npz_set / f"{half}.npz", images=lambda a: a[:, 1:])
-    assert "square" in one_line_refusal(describe, "npz", str(npz_set))
+    assert "square" in one_line_refusal(DataSource, "npz", str(npz_set))
 
 
 @pytest.mark.parametrize("half", ["train", "test"])
 def test_a_missing_npz_file_is_named(npz_set, half):
     (npz_set / f"{half}.npz").unlink()
-    assert str(npz_set / f"{half}.npz") in one_line_refusal(describe, "npz", str(npz_set))
+    assert str(npz_set / f"{half}.npz") in one_line_refusal(DataSource, "npz", str(npz_set))
 
 
 def test_a_missing_npz_folder_is_named(tmp_path):
-    assert str(tmp_path / "nowhere") in one_line_refusal(describe, "npz", str(tmp_path / "nowhere"))
+    assert str(tmp_path / "nowhere") in one_line_refusal(DataSource, "npz", str(tmp_path / "nowhere"))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip file", b"PK\x03\x04 cut off"])
 def test_a_file_that_is_no_npz_is_refused(npz_set, content):
     (npz_set / "train.npz").write_bytes(content)
-    assert str(npz_set / "train.npz") in one_line_refusal(describe, "npz", str(npz_set))
+    assert str(npz_set / "train.npz") in one_line_refusal(DataSource, "npz", str(npz_set))
 
 
 def test_a_file_in_place_of_the_npz_folder_is_refused(npz_set):
-    assert str(npz_set / "train.npz") in one_line_refusal(describe, "npz", str(npz_set / "train.npz"))
+    assert str(npz_set / "train.npz") in one_line_refusal(DataSource, "npz", str(npz_set / "train.npz"))
 
 
 def test_a_folder_in_place_of_an_npz_file_is_refused(npz_set):
     (npz_set / "train.npz").unlink()
     (npz_set / "train.npz").mkdir()
-    assert str(npz_set / "train.npz") in one_line_refusal(describe, "npz", str(npz_set))
+    assert str(npz_set / "train.npz") in one_line_refusal(DataSource, "npz", str(npz_set))
 
 
 def test_damaged_pixels_are_refused_with_the_name_of_the_file(npz_set):
@@ -339,10 +340,10 @@ def test_an_image_folder_is_read_at_224_pixels(image_folder):
     data = load("folder", image_folder)
     spec = data.spec
     assert (spec.name, spec.classes, spec.channels, spec.size, spec.train_images) == ("pets", 2, 3, 224, 6)
-    images, labels = next(data.train_batches(6, "prune"))
+    images, labels, _ = next(data.train_batches(6, "prune"))
     assert images.shape == (6, 3, 224, 224)
     assert sorted(labels.tolist()) == [0, 0, 0, 1, 1, 1]
-    ((images, labels),) = data.test_batches()
+    ((images, labels, _),) = data.test_batches()
     assert images.shape == (4, 3, 224, 224)
     assert labels.tolist() == [0, 0, 1, 1]
 
@@ -361,7 +362,7 @@ def test_test_images_are_the_centre_of_256_pixels(image_folder):
 def test_a_folder_is_described_without_opening_an_image(image_folder):
     for file in image_folder.rglob("*.JPEG"):
         file.write_bytes(b"")
-    assert describe("folder", str(image_folder)).train_images == 6
+    assert DataSource("folder", str(image_folder)).spec.train_images == 6
 
 
 def test_classes_that_differ_between_train_and_val_are_named(image_folder):
@@ -374,17 +375,17 @@ def test_classes_that_differ_between_train_and_val_are_named(image_folder):
 @pytest.mark.parametrize("half", ["train", "val"])
 def test_a_missing_half_of_a_folder_is_named(image_folder, half):
     (image_folder / half).rename(image_folder / "elsewhere")
-    assert str(image_folder / half) in one_line_refusal(describe, "folder", str(image_folder))
+    assert str(image_folder / half) in one_line_refusal(DataSource, "folder", str(image_folder))
 
 
 def test_a_class_without_images_is_refused(image_folder):
     (image_folder / "train" / "empty").mkdir()
-    assert "empty" in one_line_refusal(describe, "folder", str(image_folder))
+    assert "empty" in one_line_refusal(DataSource, "folder", str(image_folder))
 
 
 def test_a_file_in_place_of_an_image_folder_is_refused(image_folder):
     (image_folder / "a.txt").touch()
-    assert str(image_folder / "a.txt") in one_line_refusal(describe, "folder", str(image_folder / "a.txt"))
+    assert str(image_folder / "a.txt") in one_line_refusal(DataSource, "folder", str(image_folder / "a.txt"))
 
 
 def test_imagenet_of_another_number_of_classes_is_refused(tmp_path):
@@ -401,8 +402,8 @@ def test_imagenet_lies_in_its_own_folder_below_the_data_path(tmp_path, monkeypat
 
 
 def use_classes(monkeypatch, name, classes):
-    spec = replace(describe(name, ""), classes=classes)
-    monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], describe=lambda folder: spec))
+    spec = replace(DataSource(name, "").spec, classes=classes)
+    monkeypatch.setitem(DATASETS, name, _fixed(spec, _read_folder))
 
 
 @pytest.fixture
@@ -420,11 +421,11 @@ def tiny_imagenet(tmp_path, monkeypatch):
 
 def test_tiny_imagenet_is_read_in_its_official_layout(tiny_imagenet):
     data = load("tiny_imagenet", tiny_imagenet)
-    images, labels = next(data.train_batches(6, "prune"))
+    images, labels, _ = next(data.train_batches(6, "prune"))
     assert images.shape == (6, 3, 64, 64)
     assert sorted(labels.tolist()) == [0, 0, 1, 1, 2, 2]
     assert (data.spec.pad, data.spec.flip) == (8, True)
-    (_, labels), *_ = data.test_batches()
+    (_, labels, _), *_ = data.test_batches()
     by_file = {path.rsplit("/", 1)[1]: label for path, label in data.test.samples}
     assert by_file == {"img0.JPEG": 2, "img1.JPEG": 1, "img2.JPEG": 0, "img3.JPEG": 2}
     assert sorted(labels.tolist()) == [0, 1, 2, 2]
@@ -451,7 +452,7 @@ def test_wrong_annotations_of_tiny_imagenet_are_refused(tiny_imagenet, rows):
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_every_set_describes_itself_without_a_download(name, tmp_path, npz_set, image_folder, no_network):
-    spec = describe(name, str({"npz": npz_set, "folder": image_folder}.get(name, tmp_path / "nothing")))
+    spec = DataSource(name, str({"npz": npz_set, "folder": image_folder}.get(name, tmp_path / "nothing"))).spec
     assert len(spec.mean) == len(spec.std) == spec.channels
     assert spec.classes > 1
     assert spec.size > 0
@@ -460,7 +461,7 @@ def test_every_set_describes_itself_without_a_download(name, tmp_path, npz_set, 
 
 
 def test_an_unknown_set_is_refused_with_the_choices(tmp_path):
-    line = one_line_refusal(describe, "cifar11", str(tmp_path))
+    line = one_line_refusal(DataSource, "cifar11", str(tmp_path))
     assert "cifar11" in line
     assert "cifar10," in line
 
@@ -469,4 +470,4 @@ def test_an_unknown_set_is_refused_with_the_choices(tmp_path):
 def test_a_relative_folder_gives_the_set_its_name(name, npz_set, image_folder, monkeypatch):
     folder = {"npz": npz_set, "folder": image_folder}[name]
     monkeypatch.chdir(folder)
-    assert describe(name, ".").name == folder.name
+    assert DataSource(name, ".").spec.name == folder.name

@@ -6,7 +6,7 @@ from helpers import write_image_folder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data import build_loaders
+from data import DataSource
 from data.sampler import batches_of_indices, generator_for, steps_per_epoch
 
 CPU = torch.device("cpu")
@@ -22,7 +22,7 @@ def drawn(generator):
 
 def assert_same_batches(these, those):
     assert len(these) == len(those) > 0
-    for (images, labels), (other_images, other_labels) in zip(these, those, strict=True):
+    for (images, labels, _), (other_images, other_labels, _) in zip(these, those, strict=True):
         assert torch.equal(images, other_images)
         assert torch.equal(labels, other_labels)
 
@@ -115,7 +115,7 @@ def pets(tmp_path_factory):
 
 
 def loaders(folder, workers, seed=0):
-    return build_loaders("folder", str(folder), seed, workers, CPU)
+    return DataSource("folder", str(folder)).load(seed, workers, CPU)
 
 
 @pytest.mark.parametrize("start", [2, 4])

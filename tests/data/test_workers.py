@@ -13,7 +13,7 @@ import pytest
 import torch
 from helpers import ROOT, write_image_folder
 
-from data import BadImageError, LostWorkerError, build_loaders, lost_worker
+from data import BadImageError, DataSource, LostWorkerError, lost_worker
 from data.workers import SIGNALS, starting_workers, worker_errors
 
 
@@ -32,13 +32,13 @@ def workers():
 def main(folder, method, what):
     global batches
     import torch
-    from data import build_loaders
+    from data import DataSource
 
     multiprocessing.set_start_method(method)
     received = []
     for number in {signals}:
         signal.signal(number, lambda number, _: received.append(number))
-    batches = build_loaders("folder", folder, 0, 2, torch.device("cpu")).train_batches(4, "prune")
+    batches = DataSource("folder", folder).load(0, 2, torch.device("cpu")).train_batches(4, "prune")
     next(batches)
     pids = workers()
     print(*pids, flush=True)
@@ -140,7 +140,7 @@ def test_signals_are_blocked_while_workers_start_and_no_longer():
     ],
 )
 def test_a_lost_worker_is_one_line(image_folder, number, says):
-    data = build_loaders("folder", str(image_folder), 0, 1, torch.device("cpu"))
+    data = DataSource("folder", str(image_folder)).load(0, 1, torch.device("cpu"))
     batches, of_others = data.train_batches(4, "prune"), multiprocessing.active_children()
     next(batches)
     (worker,) = set(multiprocessing.active_children()) - set(of_others)
@@ -207,7 +207,7 @@ def test_workers_that_cannot_be_started_are_one_line(image_folder, monkeypatch):
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(os, "fork", no_process)
-    data = build_loaders("folder", str(image_folder), 0, 1, torch.device("cpu"))
+    data = DataSource("folder", str(image_folder)).load(0, 1, torch.device("cpu"))
     with pytest.raises(LostWorkerError, match=r"Resource temporarily unavailable.*--workers 0"):
         next(data.train_batches(4, "prune"))
 

@@ -14,7 +14,7 @@ from helpers import ROOT, SHORT_GREG, run_program, write_npz_set
 
 from data.sampler import Shard, batches_of_indices, images_in_step
 from scripts.checks.kill_test import differences
-from utils.config.options import parse
+from utils.config.cli import parse
 from utils.dist import launch as launch_module
 from utils.dist.launch import launch, processes_wanted
 
@@ -49,7 +49,7 @@ def started(cwd, words):
 @pytest.mark.parametrize("of", [1, 2, 3, 5])
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 64])
 def test_processes_share_every_batch_and_none_of_them_goes_without_images(n, of):
-    own, lacking = zip(*(Shard(rank, of).places(n) for rank in range(of)), strict=True)
+    own, lacking = zip(*(Shard(rank, of).local_indices(n) for rank in range(of)), strict=True)
     real = [places[: len(places) - k] for places, k in zip(own, lacking, strict=True)]
     assert torch.cat(real).tolist() == list(range(n))
     assert all(len(places) >= min(n, 2) for places in own) or of == 1
@@ -68,7 +68,7 @@ def test_the_images_of_a_step_are_counted_as_the_batches_are():
 def found(tmp_path_factory):
     """What the processes of two_ranks.py have found: (first of two, second of two, the only one)."""
     folder = tmp_path_factory.mktemp("ranks")
-    script = ROOT / "tests" / "two_ranks.py"
+    script = ROOT / "tests" / "dist" / "two_ranks.py"
     ran = several(folder, script, folder)
     assert ran.returncode == 0, ran.stderr
     subprocess.run([sys.executable, script, folder], env=ENVIRONMENT, check=True)

@@ -13,9 +13,12 @@ from data.in_memory import ArraySplit
 from model import build_model
 from pruner import PRUNERS, Pruner, PruningContext, make_plan
 from pruner.layers import layers_of
-from utils.config.options import parse
+from utils.config.cli import parse
 from utils.dist import process_group
-from utils.engine.train import evaluate, prune_phase, train_step
+from utils.dist.consensus import ConsensusError, RankConsensus
+from utils.engine.evaluate import evaluate
+from utils.engine.phases import PrunePhase
+from utils.engine.train import train, train_step
 from utils.reporting.run_dir import Run
 
 CPU = torch.device("cpu")
@@ -40,8 +43,10 @@ def grown(data: Data) -> tuple[torch.nn.Module, Pruner]:
     torch.manual_seed(0)
     model = build_model("resnet20", 6, 1, 16)
     plan = make_plan(layers_of(model), options.stage_pr, "", "filter")
-    pruner = PRUNERS["GReg-2"].build(options, PruningContext(model, plan, None, lambda *_: 0.0, torch.zeros(1, 1, 16, 16)))
-    prune_phase(model, data, pruner, Run(options), pruner.schedule.cut_after_step + 1)
+    method, image = PRUNERS["GReg-2"], torch.zeros(1, 1, 16, 16)
+    context = PruningContext(model, plan, method.make_schedule(options, plan), None, lambda *_: 0.0, image)
+    pruner = method.build(options, context)
+    train(model, data, pruner, PrunePhase(options, pruner, pruner.schedule.cut_after_step + 1), Run(options))
     return model, pruner
 
 
@@ -49,9 +54,9 @@ def gradients_of_a_short_batch(data: Data) -> dict[str, torch.Tensor]:
     """Of a network without batch-norm, after the third step of an epoch of 11 images in batches of 4."""
     torch.manual_seed(0)
     model = build_model("lenet5", 6, 1, 32)
-    net = process_group.wrap(model)
+    net = process_group.wrap_ddp(model)
     optimizer = torch.optim.SGD(model.parameters(), 0.0)
-    for step, (images, labels) in zip(range(3), data.train_batches(4, "x"), strict=False):
+    for step, (images, labels, _) in zip(range(3), data.train_batches(4, "x"), strict=False):
         share = process_group.loss_scale(min(4, 11 - 4 * step))
         train_step(net, images, labels, optimizer, Pruner(), step, share)
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
@@ -59,19 +64,19 @@ def gradients_of_a_short_batch(data: Data) -> dict[str, torch.Tensor]:
 
 def disagreement() -> str:
     """What is said where the processes have decided differently, at the step after."""
-    agreement = process_group.RankConsensus()
+    agreement = RankConsensus()
     agreement.exchange(0, False, 7)
     agreement.exchange(0, False, 7 + process_group.shard().rank)
     try:
         agreement.exchange(0, False, 7)
-    except process_group.ConsensusError as error:
+    except ConsensusError as error:
         return str(error)
     return "nothing"
 
 
 def told_of_a_signal() -> list[tuple[int, bool]]:
     """What both hear when the second was sent signal 15 at the second of four steps."""
-    agreement = process_group.RankConsensus()
+    agreement = RankConsensus()
     second = process_group.shard().rank == 1
     heard = [agreement.exchange(15 * (second and step == 1), second and step == 2, 1) for step in range(4)]
     return [*heard, agreement.close(0)]
@@ -85,18 +90,18 @@ def main(folder: Path) -> None:
     torch.manual_seed(0)
     plain = build_model("lenet5", 6, 1, 32)
     found = {
-        "of": shard.of,
+        "of": shard.world_size,
         "model": model.state_dict(),
         "fingerprint": pruner.fingerprint(),
         "penalties": {layer.name: layer.penalty for layer in pruner.layers},
         "kept": pruner.kept(),
         "gradients": gradients_of_a_short_batch(data_of(11, 32, shard)),
         "accuracy": evaluate(plain, data_of(11, 32, shard).test_batches()),
-        "disagreement": disagreement() if shard.of > 1 else "",
+        "disagreement": disagreement() if shard.world_size > 1 else "",
         "signal": told_of_a_signal(),
         "loss": F.cross_entropy(torch.zeros(1, 6), torch.zeros(1).long()).item(),
     }
-    torch.save(found, folder / f"rank{shard.rank}of{shard.of}.pt")
+    torch.save(found, folder / f"rank{shard.rank}of{shard.world_size}.pt")
     process_group.leave()
 
 

@@ -11,14 +11,17 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from pruner import Masks, Pruner
+from pruner import NoHooks, Pruner, WeightMasks
 from utils.checkpoint.record import FinetuneMetrics, PhaseCounters
-from utils.config.options import parse
+from utils.config.cli import parse
+from utils.config.types import SaveInterval
 from utils.engine import monitor as watch_module
 from utils.engine import progress as progress_module
+from utils.engine.evaluate import evaluate, reestimated_acc1
 from utils.engine.monitor import DivergedError, SaveTimer
+from utils.engine.phases import FinetunePhase, PrunePhase
 from utils.engine.progress import Progress
-from utils.engine.train import evaluate, fine_tune, prune_phase, reestimated_acc1, train_step
+from utils.engine.train import train, train_step
 from utils.reporting.run_dir import Run
 
 
@@ -77,8 +80,8 @@ class StepsToGo(Pruner):
         self.steps, self.modes = [], []
 
     @property
-    def phase(self):
-        return "update" if len(self.steps) < self.growing else "stabilise"
+    def status(self):
+        return "growing" if len(self.steps) < self.growing else "stabilizing"
 
     @property
     def finished(self):
@@ -125,7 +128,7 @@ def test_each_image_of_a_last_short_batch_counts_like_any_other(random_images, m
     images, labels = random_images(257, classes=3)
     data = make_data((images, labels), classes=3)
     net = small_net()
-    whole = evaluate(net, [(torch.cat([part for part, _ in data.test_batches()]), labels)])
+    whole = evaluate(net, [(torch.cat([part for part, *_ in data.test_batches()]), labels)])
     assert evaluate(net, data.test_batches()) == pytest.approx(whole)
 
 
@@ -242,8 +245,8 @@ def data(make_data, random_images):
 def pruned_for(data, growing, still, *words, observers=()):
     net, run = small_net(), Recorder("--batch_size_prune", "4", *words)
     pruner = StepsToGo(net, growing, still)
-    prune_phase(net, data, pruner, run, growing + still, observers)
-    return net, run, run.record.tally, pruner
+    train(net, data, pruner, PrunePhase(run.options, pruner, growing + still, observers), run)
+    return net, run, run.record.counters, pruner
 
 
 def test_the_prune_phase_lasts_until_the_pruner_has_finished_and_counts_steps_across_epochs(data):
@@ -258,9 +261,10 @@ def test_the_prune_phase_lasts_until_the_pruner_has_finished_and_counts_steps_ac
 def test_a_pruner_that_has_finished_before_it_starts_trains_nothing(data):
     net, run = small_net(), Recorder()
     before = copy.deepcopy(net.state_dict())
-    prune_phase(net, data, Pruner(), run, 0)
+    pruner = Pruner()
+    train(net, data, pruner, PrunePhase(run.options, pruner, 0), run)
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
-    assert not run.record.tally.iterations
+    assert not run.record.counters.iterations
 
 
 def test_batch_norm_is_in_training_mode_at_every_step_though_tests_come_between(data):
@@ -310,11 +314,12 @@ def test_a_prune_phase_whose_loss_is_no_number_is_given_up(data):
 # fine-tuning
 
 
-def tuned(data, *words, net=None, keeper=None):
+def tuned(data, *words, net=None, hooks=None):
     torch.manual_seed(0)
     net, run = net or small_net(), Recorder("--batch_size", "4", *words)
-    fine_tune(net, data, keeper or Pruner(), run)
-    return run.record.tuned, net, run, run.record.tally
+    phase = FinetunePhase(run.options, data, run.record.finetuning, "train", torch.device("cpu"))
+    train(net, data, hooks or NoHooks(), phase, run)
+    return run.record.finetuning, net, run, run.record.counters
 
 
 def test_every_epoch_shows_every_image_once_and_ends_with_a_test(data):
@@ -412,12 +417,12 @@ def test_masked_weights_are_zero_after_every_step(data):
     mask = torch.rand_like(net[0].weight) < 0.5
     seen = []
 
-    class Watching(Masks):
+    class Watching(WeightMasks):
         def after_step(self):
             super().after_step()
             seen.append(net[0].weight[~mask].abs().max().item())
 
-    tuned(data, "--epochs", "2", net=net, keeper=Watching(net, {"0": mask}))
+    tuned(data, "--epochs", "2", net=net, hooks=Watching(net, {"0": mask}))
     assert set(seen) == {0.0}
     assert len(seen) >= 6
     assert net[0].weight[mask].abs().min() > 0
@@ -457,7 +462,7 @@ class Clock:
 
 
 def test_a_save_is_due_every_so_many_steps():
-    due = SaveTimer("3")
+    due = SaveTimer(SaveInterval("3"))
     assert [step for step in range(1, 10) if due.by_steps(step)] == [3, 6, 9]
     assert not due.by_clock()
 
@@ -465,7 +470,7 @@ def test_a_save_is_due_every_so_many_steps():
 def test_a_save_is_due_every_so_many_minutes(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(watch_module, "time", SimpleNamespace(monotonic=clock))
-    due = SaveTimer("0.5m")
+    due = SaveTimer(SaveInterval("0.5m"))
     answers = []
     for seconds in (10, 15, 10, 10, 19, 5):  # 10, 25, 35: due, then 10, 29, 34 since: due
         clock.now += seconds

@@ -14,7 +14,8 @@ import main
 import model as door
 from model.resnet import BasicBlock
 from pruner.layers import is_residual, layers_of
-from utils.config.options import parse, to_plain
+from utils.config.cli import parse
+from utils.config.options import to_plain
 
 ROOT = Path(__file__).parents[2]
 

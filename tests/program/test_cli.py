@@ -14,7 +14,7 @@ from helpers import PRUNE_STEPS, ROOT, SHORT_GREG, run_program, short_phase, wri
 import main
 from model import load_pruned
 from pruner import PRUNERS
-from utils.config.options import parse
+from utils.config.cli import parse
 from utils.engine import precision
 from utils.pipeline import cut, latency
 

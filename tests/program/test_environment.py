@@ -11,7 +11,7 @@ import time
 import pytest
 from helpers import ROOT, run_program
 
-from utils.config.options import parse
+from utils.config.cli import parse
 from utils.dist.device import device_notices, device_of
 
 MAIN = [sys.executable, str(ROOT / "main.py")]

@@ -8,7 +8,7 @@ from data.in_memory import ArraySplit
 from model import build_model
 from pruner import PRUNERS, PruningContext, make_plan
 from pruner.layers import layers_of
-from utils.config.options import parse
+from utils.config.cli import parse
 from utils.engine.train import train_step
 
 pytestmark = [
@@ -30,7 +30,10 @@ class Growing:
         plan = make_plan(layers_of(model), options.stage_pr, "", "filter")
         self.model = model.to(self.device).train()
         image = torch.zeros(1, 3, 32, 32, device=self.device)
-        self.pruner = PRUNERS[method].build(options, PruningContext(self.model, plan, None, lambda *_: 0.0, image))
+        self.pruner = PRUNERS[method].build(
+            options,
+            PruningContext(self.model, plan, PRUNERS[method].make_schedule(options, plan), None, lambda *_: 0.0, image),
+        )
         self.optimizer = torch.optim.SGD(self.model.parameters(), 0.001, 0.9)
         spec = DataSpec("made", 10, 3, 32, (0.5,) * 3, (0.25,) * 3, pad=4, flip=True)
         pixels = torch.randint(0, 256, (64, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)

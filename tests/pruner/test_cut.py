@@ -11,12 +11,13 @@ from torch import Tensor, nn
 import model as door
 from data import DataSpec
 from model.cost import cost_of, example
-from pruner import Masks, cut, groups
+from pruner import WeightMasks, cut, groups
 from pruner.cut import shrunk_copy
 from pruner.layers import layers_of
 from pruner.plan import Plan, PlannedLayer
 from pruner.zeroed import zeroed_outputs
-from utils.config.options import parse, to_plain
+from utils.config.cli import parse
+from utils.config.options import to_plain
 
 CLASSES = 7
 TORCHVISION_MODELS = (
@@ -180,7 +181,7 @@ def test_masks_hold_pruned_weights_at_exactly_zero_through_training(arch, optimi
     model, images = trained_a_little(arch, 32)
     _, kept = random_plan(model, "weight")
     masks = cut(model, kept, "weight", example(model, images.shape[1], 32))
-    pruner = Masks(model, masks)
+    pruner = WeightMasks(model, masks)
     how = {"momentum": 0.9, "weight_decay": 5e-4} if optimizer == "SGD" else {}
     stepper = getattr(torch.optim, optimizer)(model.parameters(), lr=0.01, **how)
     before = copy.deepcopy(model.state_dict())
@@ -205,6 +206,6 @@ def test_masks_hold_pruned_weights_at_exactly_zero_through_training(arch, optimi
 def test_masks_zero_what_a_file_has_not_zeroed():
     model, _ = trained_a_little("lenet5_mini", 32)
     mask = torch.rand_like(model.features[0].weight) < 0.5
-    Masks(model, {"features.0": mask})
+    WeightMasks(model, {"features.0": mask})
     assert (model.features[0].weight[~mask] == 0).all()
     assert (model.features[0].weight[mask] != 0).all()

@@ -10,7 +10,7 @@ from torch import nn
 from model import build_model
 from pruner import PRUNERS, PruningContext, make_plan
 from pruner.layers import layers_of
-from utils.config.options import parse
+from utils.config.cli import parse
 
 WORDS = """--dataset digits --arch lenet5_mini --seed 0 --stage_pr 1-2:0.3 --update_reg_interval 4
     --reg_granularity_prune 0.1 --reg_upper_limit 0.5 --stabilize_reg_interval 6"""
@@ -23,7 +23,10 @@ def built(*words, method="FixReg", model=None):
     model = model or build_model("lenet5_mini", 10, 1, 32)
     plan = make_plan(layers_of(model), options.stage_pr, "", options.wg)
     return model, PRUNERS[method].build(
-        options, PruningContext(model, plan, None, lambda *_: 0.0, torch.zeros(1, 1, 32, 32))
+        options,
+        PruningContext(
+            model, plan, PRUNERS[method].make_schedule(options, plan), None, lambda *_: 0.0, torch.zeros(1, 1, 32, 32)
+        ),
     )
 
 
@@ -66,7 +69,7 @@ def test_it_takes_the_steps_that_are_asked_for_or_those_of_greg_1(words, steps, 
     _, pruner = built(*words)
     found = phases(pruner)
     more = 0 if "0" in words and "9" in words else 6
-    assert found == ["update"] * (steps - 1) + ["stabilizing"] * (more + 1)
+    assert found == ["growing"] * (steps - 1) + ["stabilizing"] * (more + 1)
     plan = json.loads(run_program(tmp_path, *WORDS.split(), "--method", "FixReg", *words, "--plan=json").out)
     assert (plan["picked_at"], plan["stabilise_from"], plan["cut_after_step"]) == (None, steps - 1, steps - 1 + more)
     assert plan["iterations"]["prune"] == len(found)
@@ -139,7 +142,7 @@ def test_a_run_reports_its_steps_and_takes_the_flags_of_greg_1(tmp_path):
     words = (*WORDS.split(), "--method", "FixReg", "--allow_untrained", "--epochs", "0", *SHORT_GREG)
     ran = run_program(tmp_path, *words, "--batch_size_prune", "256", "--fix_reg_interval", "4")
     assert ran.code == 0, ran.err
-    assert ran.report["iterations"] == {"update": 4, "stabilizing": 2}
+    assert ran.report["iterations"] == {"update": 4, "stabilise": 2}
     assert {name: int((~kept).sum()) for name, kept in ran.load("pruned_model")["kept"].items()} == {
         "features.3": 3, "features.6": 3,
     }  # fmt: skip

@@ -69,7 +69,7 @@ def run_out(pruner: GReg, made: int = 0) -> dict[str, int | None]:
         pruner.before_step(step)
         if stabilize_from is None and pruner.status == "stabilizing":
             stabilize_from = step
-    return {"stabilise_from": stabilize_from, "cut_after_step": step}
+    return {"stabilize_from": stabilize_from, "cut_after_step": step}
 
 
 # --- counting
@@ -130,7 +130,7 @@ def test_updates_and_the_step_of_the_cut_by_hand(method, changed, updates, every
     )
     assert pruner.schedule.updates_to_finish == updates
     last_update = (updates - 1) * every
-    expected = {"stabilise_from": last_update, "cut_after_step": last_update + stabilize}
+    expected = {"stabilize_from": last_update, "cut_after_step": last_update + stabilize}
     assert {key: getattr(pruner.schedule, key) for key in expected} == expected
     assert run_out(pruner) == expected
 
@@ -185,7 +185,7 @@ def test_greg_2_penalises_every_group_until_it_picks_the_lowest_of_the_weights_a
     )  # fmt: skip
     pruner.before_step(0)
     assert penalties(pruner) == [0.25] * 4
-    assert pruner.kept()["0"] is None
+    assert pruner.kept().get("0") is None
     model[0].weight.data = torch.tensor([[0.1], [9.0], [-0.1], [9.0]])
     pruner.before_step(1)
     assert penalties(pruner) == [0.5] * 4
@@ -366,7 +366,7 @@ def test_while_greg_2_is_picking_the_gap_is_of_the_set_it_would_pick_now():
     pruner.before_step(0)
     model[0].weight.data = torch.tensor([[28.0], [2.0]])
     pruner.before_step(1)
-    assert pruner.kept()["0"] is None
+    assert pruner.kept().get("0") is None
     assert pruner.gaps()["0"] == pytest.approx(0.9 * 4 + 0.1 * 14)
 
 
@@ -428,7 +428,7 @@ def test_a_layer_with_dead_filters_picks_at_its_ceiling_and_ends_there(dead, eve
     at_pick = 9 * every
     for step in range(at_pick):
         pruner.before_step(step)
-        assert pruner.kept() == {"0": None, "1": None}
+        assert pruner.kept() == {}
         assert penalties(pruner, 0) == pytest.approx([0.01 * (step // every + 1)] * (dead + 2))
     assert pruner.gaps()["0"] > 1e30
     pruner.before_step(at_pick)
@@ -438,7 +438,7 @@ def test_a_layer_with_dead_filters_picks_at_its_ceiling_and_ends_there(dead, eve
     assert [layer.finished for layer in pruner.layers] == [True, False]
     assert penalties(pruner, 0) == pytest.approx([0.1] * (dead + 2))  # the pick's update was its last
     assert penalties(pruner, 1) == pytest.approx([0.2, -1e-4])
-    assert run_out(pruner, at_pick + every + 1) == {"stabilise_from": 14 * every, "cut_after_step": 15 * every}
+    assert run_out(pruner, at_pick + every + 1) == {"stabilize_from": 14 * every, "cut_after_step": 15 * every}
 
 
 @pytest.mark.parametrize("late", [False, True])

@@ -17,14 +17,14 @@ from helpers import SHORT_GREG, run_program, short_phase, write_image_folder
 from safetensors.torch import save_file
 from torch import nn
 
-import main
-from data import build_loaders
+from data import DataSource
 from model import build_model, load_pruned
 from pruner import PRUNERS
 from pruner.groups import KINDS
-from utils.config.options import parse
-from utils.engine.train import evaluate
+from utils.config.cli import parse
+from utils.engine.evaluate import evaluate
 from utils.pipeline.probes import add_noise, jacobian_singular_values, jacobians, noisy_ensemble_acc1
+from utils.pipeline.prune import training_loss_as_cut
 
 TINY = ("--dataset", "digits", "--arch", "lenet5_mini", "--seed", "3", "--batch_size", "256", "--lr", "0.003")
 CUT = ("--stage_pr", "[1:0.2, 2:0.3, 3:0.5]")
@@ -165,7 +165,7 @@ def test_greg_says_that_it_does_not_start_from_scratch(prune):
 def test_the_oracle_finds_the_combination_of_lowest_training_loss(prune, base):
     ran = prune("--method", "Oracle", "--stage_pr", "[1:0.19, 2:0.1]")  # int(1.9) and int(1.0): one of 10 each
     assert "Oracle: 100 combinations to try" in ran.err
-    data = build_loaders("digits", "./data", 3, 0, torch.device("cpu"))
+    data = DataSource("digits", "./data").load(3, 0, torch.device("cpu"))
 
     def loss_without(first, second):
         network = load_pruned(base)
@@ -202,10 +202,10 @@ def test_the_oracle_judges_before_it_fine_tunes_its_candidates(prune):
 
 def test_a_candidates_loss_is_that_before_it_is_fine_tuned(base):
     options, _ = parse([str(word) for word in (*TINY, "--method", "Oracle", "--ft_in_oracle_pruning", "--epochs", 1)])
-    data = build_loaders("digits", "./data", 3, 0, torch.device("cpu"))
+    data = DataSource("digits", "./data").load(3, 0, torch.device("cpu"))
     candidate = load_pruned(base)
     loss = evaluate(candidate, data.train_once())["loss"]
-    assert main.training_loss_as_cut(options, data)(candidate, {}) == loss
+    assert training_loss_as_cut(options, data)(candidate, {}) == loss
     assert evaluate(candidate, data.train_once())["loss"] != loss
 
 
@@ -259,7 +259,7 @@ def test_the_logs_of_the_prune_phase(prune):
 
 
 def test_an_ensemble_without_noise_is_the_network(base):
-    data = build_loaders("digits", "./data", 3, 0, torch.device("cpu"))
+    data = DataSource("digits", "./data").load(3, 0, torch.device("cpu"))
     network = load_pruned(base).train()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     quiet = noisy_ensemble_acc1(network, data, 0.0, 2, seed=0)
@@ -281,7 +281,7 @@ def test_noise_leaves_biases_alone():
 
 
 def test_a_linear_networks_jacobian_is_the_product_of_its_weights():
-    data = build_loaders("digits", "./data", 3, 0, torch.device("cpu"))
+    data = DataSource("digits", "./data").load(3, 0, torch.device("cpu"))
     network = build_model("mlp_7_linear", 10, 1, 32)
     product = torch.eye(1024)
     for module in network:

@@ -9,7 +9,8 @@ from helpers import one_line_refusal
 
 from pruner import PRUNERS
 from pruner.plan import Plan
-from utils.config.options import build, parse, to_plain
+from utils.config.cli import build, parse
+from utils.config.options import to_plain
 
 LENGTHS = (20, 100, 626, 1_000, 5_000, 15_625, 15_626, 20_000, 100_000, 1_000_000)
 
@@ -25,7 +26,7 @@ class LosingPlan(Plan):
 
 
 def schedule_of(options):
-    return PRUNERS[options.method].schedule(options, LosingPlan("filter", ()))
+    return PRUNERS[options.method].make_schedule(options, LosingPlan("filter", ()))
 
 
 def length_of(options):

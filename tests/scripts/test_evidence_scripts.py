@@ -15,7 +15,7 @@ from pruner import PruningContext, make_plan
 from pruner.layers import layers_of
 from scripts.evidence.torch_pruning_reg import STARTING_REG, TorchPruning
 from scripts.figure1 import main as figure1
-from utils.config.options import parse
+from utils.config.cli import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = "--dataset cifar10 --arch resnet20 --method GReg-1 --stage_pr [0,0.5,0,0,0] --update_reg_interval 2"
@@ -28,7 +28,12 @@ def pruner():
     options, _ = parse(WORDS.split())
     model = build_model("resnet20", 10, 3, 32)
     plan = make_plan(layers_of(model), options.stage_pr, "", "filter")
-    return TorchPruning.build(options, PruningContext(model, plan, None, lambda *_: 0.0, example(model, 3, 32)))
+    return TorchPruning.build(
+        options,
+        PruningContext(
+            model, plan, TorchPruning.make_schedule(options, plan), None, lambda *_: 0.0, example(model, 3, 32)
+        ),
+    )
 
 
 def regs(pruner):
@@ -56,7 +61,7 @@ def test_it_updates_until_past_the_limit_then_stands_still_then_is_cut(pruner):
         phases.append(pruner.status)
         step += 1
     # 0.25, 0.5, 0.75, 1 at steps 0, 2, 4, 6: the fourth is the first above 0.75
-    assert phases == ["update"] * 6 + ["stabilizing"] * 4
+    assert phases == ["growing"] * 6 + ["stabilizing"] * 4
     assert max(reg.max().item() for reg in regs(pruner).values()) == pytest.approx(1 + STARTING_REG)
 
 

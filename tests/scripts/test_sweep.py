@@ -18,7 +18,7 @@ from scripts import results
 from scripts.evidence import runs, tables
 from scripts.evidence.grid import Cell, cells_of, read_grid
 from scripts.sweep import Sweep, main, places
-from utils.config.options import parse
+from utils.config.cli import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 GRID = {
@@ -179,7 +179,7 @@ STEPS = {"lambda": {391}, "length": {100, 2500}, "figure1": {1251}}
 def test_each_prune_phase_of_the_evidence_has_the_steps_that_the_page_states(cell):
     flags = ["GReg-1" if flag == "Torch-Pruning" else flag for flag in cell.flags]  # it counts as GReg-1 does
     options, _ = parse([*flags, "--project_name", cell.project])
-    schedule = PRUNERS[options.method].schedule(options, SimpleNamespace(pruned={"layer": 1}))
+    schedule = PRUNERS[options.method].make_schedule(options, SimpleNamespace(pruned={"layer": 1}))
     steps = schedule.cut_after_step + 1 if schedule else 0
     assert steps in (STEPS.get(cell.experiment, {626}) if schedule else {0})
     if options.epochs and options.method != "none":  # so many steps of fine-tuning; a base is trained by its own

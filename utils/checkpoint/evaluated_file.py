@@ -1,9 +1,10 @@
-"""``--evaluate``: what a file of ours says of its network and its images need not be typed."""
+"""Complete the settings of ``--evaluate`` from the file that is evaluated."""
 
 from pathlib import Path
 
 from data import DATASETS
 from utils.checkpoint import files
+from utils.checkpoint.state import Checkpoint
 from utils.config.options import from_plain
 from utils.config.paths import find_one
 from utils.config.types import error_prefix
@@ -39,8 +40,9 @@ def with_settings_of_file(given: dict[str, str]) -> dict[str, str]:
 def _options_in(path: Path, trusted: bool, weights_key: str | None) -> dict[str, str]:
     """The options of a file of ours, as text; none of another program's."""
     try:
-        return from_plain(files.read(path, weights_key=weights_key).get("options", {}))
+        content = files.read(path, weights_key=weights_key)
     except ValueError:
         if not trusted:
             raise
         return {}  # not one of ours: those need no trust
+    return from_plain(content.options) if isinstance(content, Checkpoint) else {}

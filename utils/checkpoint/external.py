@@ -3,6 +3,7 @@
 import pickle
 import types
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def _plain_dict(*args: Any) -> dict:
 # Values that training scripts keep beside weights: settings, paths, times, and numbers of numpy (under its names of
 # both major versions). None of their own code is called: stand-ins take their places, also of numpy's, whose
 # constructors do not check what a pickle gives them.
-HARMLESS = [
+HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     *(
         (_Ignored, name)
         for name in (

@@ -1,4 +1,4 @@
-"""What a run has measured so far. Every checkpoint holds it: a run that was killed reports what it would have."""
+"""Figures that a run has measured so far. Every checkpoint holds them, so that a resumed run reports them all."""
 
 import statistics
 import time
@@ -9,19 +9,23 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 
+def _zeros() -> dict[str, float]:
+    return Counter()  # type: ignore[return-value]  # a Counter adds floats as well as ints; its type says ints alone
+
+
 @dataclass
 class PhaseCounters:
-    """What the phases took, in all processes that worked on the run one after the other.
+    """Steps, images and seconds, summed over the processes that worked on the run one after the other.
 
     Attributes:
-        iterations, seconds: by phase; seconds of what was saved, that is, without steps made twice.
-        images, stepping: images trained on and seconds of training steps alone, by stage of the run.
+        iterations, seconds: by part of the run (``update``, ``cut``, …); of what was saved, without steps made twice.
+        images, stepping: images trained on, and seconds of training steps alone, by phase.
     """
 
-    iterations: Counter = field(default_factory=Counter)
-    seconds: Counter = field(default_factory=Counter)
-    images: Counter = field(default_factory=Counter)
-    stepping: Counter = field(default_factory=Counter)
+    iterations: dict[str, int] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=_zeros)
+    images: dict[str, int] = field(default_factory=Counter)
+    stepping: dict[str, float] = field(default_factory=_zeros)
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
@@ -36,14 +40,14 @@ class PhaseCounters:
 
 @dataclass
 class PruningMetrics:
-    """What was measured before fine-tuning; None where nothing was there to measure.
+    """Figures of before fine-tuning; None where there was nothing to measure.
 
     Attributes:
         base, before_cut, after_cut: on the test set: ``acc1``, ``acc5`` (more than 5 classes), percent, and ``loss``.
         acc1_…_bn: with batch-norm statistics re-estimated on a copy.
         gap: layer name -> the pruner's gap; GReg's is a running average that ends where λ does.
         latency: ``dense`` and ``cut`` -> batch size -> seconds of a forward pass and images per second.
-        l1_comparison: layer name -> GReg-2's pick held against L1's: overlap, Kendall's τ, Spearman's ρ.
+        l1_comparison: layer name -> GReg-2's pick compared with L1's: overlap, Kendall's τ, Spearman's ρ.
     """
 
     base: dict[str, float] = field(default_factory=dict)
@@ -66,22 +70,22 @@ class FinetuneMetrics:
         acc1, acc5: on the test set.
         val_acc1: on the held-out part of the training set, where there is one (``--val_fraction``).
         best_epoch: by ``val_acc1`` if that is there, else by ``acc1``; counted from 0; None where there was no epoch.
-        right, seen: training images of the epoch under way.
+        n_correct, n_seen: training images of the current epoch.
     """
 
     acc1: list[float] = field(default_factory=list)
     acc5: list[float] = field(default_factory=list)
     val_acc1: list[float] = field(default_factory=list)
     best_epoch: int | None = None
-    right: int = 0
-    seen: int = 0
+    n_correct: int = 0
+    n_seen: int = 0
 
     def add(self, test: dict[str, float], val: dict[str, float] | None = None) -> bool:
-        """One more epoch. Returns whether it is the best so far."""
+        """Add an epoch. Returns whether it is the best so far."""
         self.acc1.append(test["acc1"])
         self.acc5 += [test["acc5"]] if "acc5" in test else []
         self.val_acc1 += [val["acc1"]] if val else []
-        self.right = self.seen = 0
+        self.n_correct = self.n_seen = 0
         judged = self.val_acc1 or self.acc1
         if self.best_epoch is not None and judged[-1] <= judged[self.best_epoch]:
             return False
@@ -91,7 +95,11 @@ class FinetuneMetrics:
     @property
     def best(self) -> float | None:
         """Test accuracy of the best epoch."""
-        return None if self.best_epoch is None else self.acc1[self.best_epoch]
+        return self.of_best_epoch(self.acc1)
+
+    def of_best_epoch(self, values: list[float]) -> float | None:
+        """The entry of `values`, one per epoch, of the best epoch; None where there are none."""
+        return None if self.best_epoch is None or not values else values[self.best_epoch]
 
     @property
     def last(self) -> float | None:
@@ -109,36 +117,44 @@ TESTED = ("phase", "step", "epoch", "lr", "train_acc1", "val_acc1", "test_acc1",
 @dataclass
 class Record:
     """Attributes:
-    images: of the training and the test set: a run goes on with the data that it began with.
-    base: where the starting weights came from, in words; None if nobody had trained them.
+    images: number of images to train on and to test: a run is resumed with the data that it began with.
+    base: where the starting weights came from, in words; None: untrained.
     tests: a row for each test of the network, with the keys ``TESTED``, None where there is no such figure.
     """
 
     images: tuple[int, int] = (0, 0)
     base: str | None = None
-    around: PruningMetrics = field(default_factory=PruningMetrics)
-    tuned: FinetuneMetrics = field(default_factory=FinetuneMetrics)
-    tally: PhaseCounters = field(default_factory=PhaseCounters)
+    pruning: PruningMetrics = field(default_factory=PruningMetrics)
+    finetuning: FinetuneMetrics = field(default_factory=FinetuneMetrics)
+    counters: PhaseCounters = field(default_factory=PhaseCounters)
     tests: list[dict[str, Any]] = field(default_factory=list)
 
-    def tested(self, phase: str, step: int, test: dict[str, float], **more: Any) -> None:
-        """One more row of accuracies after `step` steps of `phase`."""
+    def add_test(self, phase: str, step: int, test: dict[str, float], **more: Any) -> None:
+        """Add a row of accuracies after `step` steps of `phase`."""
         row = {"phase": phase, "step": step, **{f"test_{key}": value for key, value in test.items()}, **more}
         self.tests.append({key: row.get(key) for key in TESTED})
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """Plain values, under the names that all versions have used."""
+        finetuning = asdict(self.finetuning)
         return {
             "images": self.images,
             "base": self.base,
-            "around": asdict(self.around),
-            "tuned": asdict(self.tuned),
-            "tally": {f.name: dict(getattr(self.tally, f.name)) for f in fields(PhaseCounters)},
+            "around": asdict(self.pruning),
+            "tuned": {_STORED_AS.get(name, name): value for name, value in finetuning.items()},
+            "tally": {f.name: dict(getattr(self.counters, f.name)) for f in fields(PhaseCounters)},
             "tests": [dict(row) for row in self.tests],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state`, which ``state_dict`` gave."""
+        """Continue from `state`, a result of ``state_dict``."""
         self.images, self.base, self.tests = tuple(state["images"]), state["base"], list(state["tests"])
-        self.around, self.tuned = PruningMetrics(**state["around"]), FinetuneMetrics(**state["tuned"])
-        self.tally = PhaseCounters(**{name: Counter(counts) for name, counts in state["tally"].items()})
+        names = {stored: name for name, stored in _STORED_AS.items()}
+        self.pruning = PruningMetrics(**state["around"])
+        self.finetuning = FinetuneMetrics(**{names.get(key, key): value for key, value in state["tuned"].items()})
+        self.counters = PhaseCounters()
+        for name, counts in state["tally"].items():
+            getattr(self.counters, name).update(counts)
+
+
+_STORED_AS = {"n_correct": "right", "n_seen": "seen"}

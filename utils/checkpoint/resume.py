@@ -1,4 +1,4 @@
-"""``--resume_path``: which run a command resumes, from which io, and whether they are that run's own."""
+"""Resolve ``--resume_path`` to a run directory and a checkpoint, and verify that they are of one run."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -6,19 +6,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from data import describe
+from data import DataSource
 from utils.checkpoint import files
 from utils.checkpoint.evaluated_file import with_settings_of_file
 from utils.checkpoint.paths import LATEST, PARAMS, PREVIOUS, REPORT, folder_of_runs, project_of
+from utils.checkpoint.state import Checkpoint
 from utils.checkpoint.validation import read_report
+from utils.config.cli import build, read
 from utils.config.lr_schedule import uses_adam
-from utils.config.options import RUN_ID, Options, build, differences, from_plain, notices_on, read, stored_defaults
+from utils.config.notices import notices_on
+from utils.config.options import RUN_ID, Options, differences, from_plain, stored_defaults
 from utils.config.paths import find_one
 from utils.config.settings_file import read_settings_file
 from utils.config.types import error_prefix
 from utils.config.types import path as path_of
 
-DECIDED = ("seed", "amp", "channels_last", "cuda_graph")  # by the program where nobody asked: once for a run
+DECIDED = ("seed", "amp", "channels_last", "cuda_graph")  # by the program where not given: once for a run
 BASES = ("base_model_path", "base_pr_model", "directly_ft_weights")  # settings that name files to start from
 
 
@@ -66,7 +69,7 @@ class ResumePoint:
     Attributes:
         path: its directory; None: a new one, since the checkpoint lies outside of any.
         run_id: the run's, where it has one.
-        file, saved: the checkpoint; without one the run starts over, in its directory.
+        file, checkpoint: the state to resume from; without one the run starts over, in its directory.
         report: of a run that has nothing left to do.
         notices: on checkpoints that could not be read, and on what could not be compared.
     """
@@ -74,16 +77,33 @@ class ResumePoint:
     path: Path | None
     run_id: str | None = None
     file: Path | None = None
-    saved: dict[str, Any] = field(default_factory=dict)
+    checkpoint: Checkpoint | None = None
     report: dict[str, Any] | None = None
     notices: list[str] = field(default_factory=list)
 
 
-def settings(argv: Sequence[str]) -> tuple[Options, list[str], ResumePoint | None]:
-    """Options, notices, and the run that ``--resume_path`` finds.
+@dataclass(frozen=True)
+class Command:
+    """A command line, resolved.
 
-    With a path, the settings of that run are the defaults. With ``auto`` the command is that of a start. The options
-    are those of the run: ``--resume_path`` is not among them, so that they can be given to another.
+    Attributes:
+        options: of the run; ``--resume_path`` is not among them.
+        notices: flags that have no effect, and what could not be compared.
+        resume: the run to resume; None: a new one.
+        refuse_duplicate: raises ValueError where another process has just begun this very run; None where the
+            command may begin it twice.
+    """
+
+    options: Options
+    notices: list[str]
+    resume: ResumePoint | None = None
+    refuse_duplicate: Callable[[], None] | None = None
+
+
+def resolve(argv: Sequence[str]) -> Command:
+    """Resolve a command line to options and, with ``--resume_path``, to the run that it resumes.
+
+    With a path, the settings of that run are the defaults. With ``auto`` the command is that of a start.
 
     Raises:
         ValueError: the command is wrong, there is nothing to resume there, or settings differ that change the
@@ -96,30 +116,19 @@ def settings(argv: Sequence[str]) -> tuple[Options, list[str], ResumePoint | Non
     given = with_settings_of_file(given)
     if wanted is None:
         options = build(given)
-        return options, notices_on(options, typed), None
+        return Command(options, notices_on(options, typed))
     notices: list[str] = []
     with error_prefix("resume_path"):
-        options, found = _auto(given, notices) if path_of(wanted) == "auto" else _named(given, wanted)
-    notices += notices_on(options, typed) + (found.notices if found else [])
-    return replace(options, resume_path=None), notices, found
+        auto = path_of(wanted) == "auto"
+        options, resume = _auto(given, notices) if auto else _named(given, wanted)
+    notices += notices_on(options, typed) + (resume.notices if resume else [])
 
-
-def twin_check(argv: Sequence[str]) -> Callable[[], None] | None:
-    """A check, for the moment before a run directory is made, that no other process has just begun this very run.
-
-    Returns:
-        None where the command is not one of ``--resume_path auto``.
-    """
-    given, _ = read(argv)
-    if given.get("resume_path") != "auto":
-        return None
-
-    def refuse_twin() -> None:
+    def refuse_duplicate() -> None:
         _, found = _auto(given, [])
         if found:
             raise ValueError(f"--resume_path auto: another process has just begun this run, in {found.path}")
 
-    return refuse_twin
+    return Command(replace(options, resume_path=None), notices, resume, refuse_duplicate if auto else None)
 
 
 def _auto(given: dict[str, str], notices: list[str]) -> tuple[Options, ResumePoint | None]:
@@ -136,11 +145,11 @@ def _auto(given: dict[str, str], notices: list[str]) -> tuple[Options, ResumePoi
             wanted = build(run.inherited | _typed(given))
             differing[path] = differences(wanted, build(run.settings))
         except ValueError as error:
-            notices.append(f"{error}; this run is passed over")
+            notices.append(f"{error}; this run is skipped")
             continue
         if not differing[path]:
             same.append((run, wanted))
-    if same:  # an unfinished run is what there is to resume, whatever the clock said when others were made
+    if same:  # an unfinished run comes first, however old it is
         run, wanted = min(same, key=lambda run_and_options: (run_and_options[0].path / REPORT).is_file())
         return wanted, _open(run, wanted)
     if differing:
@@ -161,12 +170,12 @@ def _named(given: dict[str, str], wanted: str) -> tuple[Options, ResumePoint]:
         if not found.file:
             _refuse_stored_bases(given, run)
         return options, found
-    saved = _state(path)
+    checkpoint = _state(path)
     if (path.parent.parent / PARAMS).is_file():
         run = StoredRun.read(path.parent.parent)
         options = _unchanged(given, run.settings, path)
-        return options, _found(run, path, saved, options)
-    return _unchanged(given, _own_settings(saved), path), ResumePoint(None, None, path, saved)
+        return options, _verified(run, path, checkpoint, options)
+    return _unchanged(given, _own_settings(checkpoint), path), ResumePoint(None, None, path, checkpoint)
 
 
 def _refuse_stored_bases(given: dict[str, str], run: StoredRun) -> None:
@@ -193,44 +202,44 @@ def _open(run: StoredRun, options: Options) -> ResumePoint:
     Raises:
         ValueError: none of those that are there can be read, or it is not this run's own.
     """
-    files = [run.path / "weights" / f"{name}.pth" for name in (LATEST, PREVIOUS)]
-    files = [file for file in files if file.exists()]
+    paths = [run.path / "weights" / f"{name}.pth" for name in (LATEST, PREVIOUS)]
+    paths = [file for file in paths if file.exists()]
     unreadable = []
-    for file in files:
+    for file in paths:
         try:
-            saved = _state(file)
+            checkpoint = _state(file)
         except ValueError as error:
             unreadable.append(str(error))
             continue
-        found = _found(run, file, saved, options)
-        return replace(found, notices=found.notices + [f"{text}; resuming from {file.name}" for text in unreadable])
+        point = _verified(run, file, checkpoint, options)
+        return replace(point, notices=point.notices + [f"{text}; resuming from {file.name}" for text in unreadable])
     if unreadable:
         raise ValueError(f"{'; '.join(unreadable)}; without these files the run would start over")
     return ResumePoint(run.path, run.run_id)
 
 
-def _found(run: StoredRun, file: Path, saved: dict[str, Any], options: Options) -> ResumePoint:
-    """The run and its io, compared.
+def _verified(run: StoredRun, file: Path, checkpoint: Checkpoint, options: Options) -> ResumePoint:
+    """The run and its checkpoint, compared.
 
     Raises:
         ValueError: the checkpoint is of another run, or was made with other settings than ``params.yaml`` has.
     """
-    identity, notices = files.identity(saved), []
+    identity, notices = checkpoint.identity, []
     if run.run_id and identity and run.run_id != identity["run_id"]:
         raise ValueError(
             f"{file} is of another run: its id is {identity['run_id']}, that of {run.path} is {run.run_id}"
         )
     if not (run.run_id and identity):
         notices = [f"{file} was written by an older version: whether it is this run's own cannot be compared"]
-    differing = differences(build(run.settings), build(_own_settings(saved)))
+    differing = differences(build(run.settings), build(_own_settings(checkpoint)))
     if differing:
         raise ValueError(f"{run.path / PARAMS} is not what {file} was made with: {', '.join(differing)}")
-    return ResumePoint(run.path, run.run_id, file, saved, _report(run, options), notices)
+    return ResumePoint(run.path, run.run_id, file, checkpoint, _report(run, options), notices)
 
 
-def _own_settings(saved: dict[str, Any]) -> dict[str, str]:
-    stored = from_plain(saved["options"])
-    return stored if files.identity(saved) else stored | former_schedule(stored)
+def _own_settings(checkpoint: Checkpoint) -> dict[str, str]:
+    stored = from_plain(checkpoint.options)
+    return stored if checkpoint.identity else stored | former_schedule(stored)
 
 
 def former_schedule(stored: dict[str, str]) -> dict[str, str]:
@@ -245,21 +254,21 @@ def former_schedule(stored: dict[str, str]) -> dict[str, str]:
     return {"lr_ft": ",".join(f"{start}:{options.lr * 0.1 ** (start // 30)!r}" for start in starts or range(1))}
 
 
-def _state(file: Path) -> dict[str, Any]:
-    saved = files.read(file)
-    if "options" not in saved or "phase" not in saved:
+def _state(file: Path) -> Checkpoint:
+    checkpoint = files.read(file)
+    if not isinstance(checkpoint, Checkpoint) or checkpoint.phase is None:
         raise ValueError(f"{file} holds a network, not the state of a run; see --directly_ft_weights")
-    if saved["version"] < 2:
+    if checkpoint.version < 2:
         raise ValueError(f"{file} was written by an older version and cannot be resumed; use it as --base_model_path")
-    if saved["phase"] == "prune" and not saved["pruner"]:
+    if checkpoint.phase == "prune" and not checkpoint.pruner:
         raise ValueError(
             f"{file} is from before the first step; give it to --base_model_path to start from its weights"
         )
-    return saved
+    return checkpoint
 
 
 def _typed(given: dict[str, str]) -> dict[str, str]:
-    """What was asked for; ``auto`` leaves it to the run as it began."""
+    """Settings of the command; ``auto`` leaves one to the run as it began."""
     return {name: value for name, value in given.items() if value != "auto" or name not in DECIDED}
 
 
@@ -273,7 +282,7 @@ def _report(run: StoredRun, options: Options) -> dict[str, Any] | None:
         raise ValueError(f"{file} is of another run: its id is {report[RUN_ID]}, that of {run.path} is {run.run_id}")
     if options.data_path != run.settings["data_path"]:  # they may have moved; other images are another run
         with error_prefix("data_path"):
-            name = describe(options.dataset, options.data_path).name
+            name = DataSource(options.dataset, options.data_path).spec.name
         if name != report["data_name"]:
             raise ValueError(f"{run.path} has finished on {report['data_name']}, not on {name}")
     return report

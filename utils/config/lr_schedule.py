@@ -31,6 +31,21 @@ def parse_lr_schedule(text: str) -> dict[int, float]:
     return rates
 
 
+class LrSchedule(str):
+    """A schedule as typed; ``rates`` is what it means.
+
+    Raises:
+        ValueError: names the part that cannot be read.
+    """
+
+    rates: dict[int, float]
+
+    def __new__(cls, text: str) -> "LrSchedule":
+        schedule = super().__new__(cls, text)
+        schedule.rates = parse_lr_schedule(text)
+        return schedule
+
+
 def lr_at(rates: dict[int, float], epoch: int) -> float:
     """The rate of the last key up to `epoch`; before the first key, the first rate."""
     begun = [rate for start, rate in rates.items() if start <= epoch]
@@ -46,7 +61,7 @@ def learning_rates(options) -> dict[int, float]:
     Source: the original's constants (the ImageNet schedule).
     """
     if options.lr_ft:
-        return parse_lr_schedule(options.lr_ft)
+        return options.lr_ft.rates
     if options.method == "none":
         epochs = max(options.epochs, 1)
         starts = (0, math.ceil(epochs / 2), math.ceil(3 * epochs / 4))

@@ -1,35 +1,29 @@
 """Flags: one frozen ``Options``, from defaults, files and the command line.
 
 Each field below is one flag: its default, parser and help stand together, and everything else (``--help``, the
-keys of ``--config``, ``log/params.yaml``) follows from them.
+keys of ``--config``, ``log/params.yaml``, docs/flags.md) follows from them.
 """
 
 import argparse
-import re
-import secrets
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
+from collections.abc import Callable
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from decimal import Decimal
-from typing import Any, NoReturn
+from typing import Any
 
 from data import DATASETS
 from model import CIFAR_MODELS
-from pruner import PRUNERS, short_schedule
+from pruner import PRUNERS
 from pruner.groups import KINDS, PICKS
-from pruner.plan import parse_skip_layers, parse_stage_pr
+from pruner.plan import LayerAddresses, StageRatios
 from pruner.short_schedule import SHORT, SHORT_LR
-from utils.config.lr_schedule import parse_lr_schedule, uses_adam
-from utils.config.settings_file import read_settings_file
+from utils.config.lr_schedule import LrSchedule
 from utils.config.types import (
+    SaveInterval,
     arch,
     boolean,
-    checked,
     decimal,
-    error_prefix,
     file_name,
     integer,
-    interval,
-    nearest,
     number,
     one_of,
     path,
@@ -38,16 +32,6 @@ from utils.config.types import (
 )
 
 RUN_ID = "run_id"  # a key of log/params.yaml beside the settings: which run it is of
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        unknown = re.match(r"unrecognized arguments: ([^ =]+)", message)
-        if unknown and unknown[1].startswith("-"):
-            message += nearest(unknown[1], self._option_string_actions)
-        elif unknown:
-            message += "; a value with blanks needs quotes"
-        raise ValueError(message)
 
 
 class _OneFile(argparse.Action):
@@ -136,15 +120,13 @@ class Options:
     not_use_bn: bool = switch("vgg* for small images without batch-norm")
 
     wg: str = flag("filter", one_of(*KINDS), "weight group: what is pruned as one", section="Pruning")
-    stage_pr: str = flag(
-        "",
-        checked(lambda text: text and parse_stage_pr(text)),
+    stage_pr: StageRatios = flag(
+        StageRatios(""),
+        StageRatios,
         'pruning ratios: "[0,0.5,0.5,0]" by stage, or "[0-4:0.5, 7:0.2]" by layer; brackets may be left out',
         metavar="RATIOS",
     )
-    skip_layers: str = flag(
-        "", checked(lambda text: text and parse_skip_layers(text)), 'layers to leave alone, e.g. "[1.0,2.3]"'
-    )
+    skip_layers: LayerAddresses = flag(LayerAddresses(""), LayerAddresses, 'layers to leave alone, e.g. "[1.0,2.3]"')
     pick_pruned: str = flag("min", one_of(*PICKS), "which groups L1, GReg-1 and FixReg pick, by magnitude")
     base_pr_model: str | None = flag(
         None, path, "prune as many groups per layer as in this pruned checkpoint", metavar="FILE"
@@ -198,9 +180,9 @@ class Options:
         90, integer(0), "epochs of fine-tuning, or of plain training", section="Training and fine-tuning", free=True
     )
     batch_size: int = flag(256, integer(1), "batch size of fine-tuning, or of plain training", "-b", "--batch-size")
-    lr_ft: str | None = flag(
+    lr_ft: LrSchedule | None = flag(
         None,
-        checked(parse_lr_schedule),
+        LrSchedule,
         "learning rates by epoch (default after pruning: 0:0.01,30:0.001,60:0.0001,75:0.00001; of plain training: "
         "--lr, divided by 10 at half and again at three quarters of --epochs)",
         "--lr_schedule",
@@ -230,7 +212,7 @@ class Options:
         section="Running",
         of_command=True,
     )
-    seed: int | None = flag(None, integer(0), "of everything random (default: drawn, and logged)")
+    seed: int = flag(None, integer(0), "of everything random (default: drawn, and logged)")
     device: str = flag("auto", one_of("auto", "cpu", "cuda"), "auto: the GPU if there is one", free=True)
     gpu: int | None = flag(None, integer(0), "number of the GPU to use, among those visible", free=True)
     start_epoch: int = flag(
@@ -286,8 +268,12 @@ class Options:
     print_freq: int = flag(
         10, integer(1), "the same for batches of fine-tuning, or of plain training", "-p", "--print-freq", free=True
     )
-    save_interval: str = flag(
-        "2000", interval, "how often a checkpoint is written: 500 steps, or 10m minutes", metavar="N|Nm", free=True
+    save_interval: SaveInterval = flag(
+        SaveInterval("2000"),
+        SaveInterval,
+        "how often a checkpoint is written: 500 steps, or 10m minutes",
+        metavar="N|Nm",
+        free=True,
     )
     save_init_model: bool = switch("keep the starting weights as checkpoint_init.pth", free=True)
     save_mag_reg_log: bool = switch("every group's score at each --plot_interval, in log/mag_<layer>.npz")
@@ -311,127 +297,6 @@ def by_section() -> dict[str, list[Field]]:
     return sections
 
 
-_METAVARS = {int: "N", int | None: "N", float: "X", float | None: "X", Decimal: "X"}
-_WIDEST = 44  # characters of choices that stand beside a flag; more stand in its help
-EXAMPLES = """examples:
-  Half of a CIFAR network's filters: costs and steps (without --plan, the run)
-    python main.py --dataset cifar10 --arch resnet56 --method GReg-1 \\
-        --stage_pr "[0,0.5,0.5,0.5,0]" --base_model_path base.pth --plan
-
-  Your own images, in my_images/{train,val}/CLASS/, pruned in 1,000 steps
-    python main.py --dataset folder --data_path my_images --arch resnet18 \\
-        --method GReg-1 --stage_pr "[0,0.5,0.5,0.5,0.5,0]" --pretrained \\
-        --prune_steps 1000 --batch_size_prune 32 --batch_size 32 \\
-        --epochs 30 --lr_ft 0:0.01,15:0.001
-"""
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The command line: every field of ``Options``, grouped; values stay text until all sources are merged."""
-    parser = _Parser(
-        prog="main.py",
-        usage="main.py --dataset NAME [--method NAME] [--stage_pr RATIOS] [flags]",
-        description="Prune a trained network by growing regularization (GReg-1, GReg-2)\n"
-        "or at one shot (L1), and fine-tune it.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        argument_default=argparse.SUPPRESS,
-    )
-    for heading, flags in by_section().items():
-        group = parser.add_argument_group(heading)
-        for f in flags:
-            meta = f.metadata
-            names = sorted((f"--{f.name}", *meta["aliases"]), key=len)
-            how: dict[str, Any] = {"dest": f.name, "help": _help_text(f) + _default_text(f)}
-            if meta["parse"] is boolean:
-                how |= {"action": "store_const", "const": "true"}
-            else:
-                how["metavar"] = meta.get("metavar") or _metavar(f)
-            how |= meta.get("argparse", {})
-            group.add_argument(*names, **how)
-    parser.add_argument("--oracle_pruning", dest="method", action="store_const", const="Oracle", help="method Oracle")
-    parser.add_argument("--config", metavar="FILE", help="defaults for all of these, in YAML; the command line wins")
-    parser.add_argument("--params_json", metavar="FILE", help="the same in JSON; --config wins")
-    parser.add_argument(
-        "--no-channels_last", "--no_channels_last", dest="channels_last", action="store_const", const="false",
-        help=argparse.SUPPRESS,
-    )  # fmt: skip
-    return parser
-
-
-def _metavar(f: Field) -> str:
-    return _choices(f) or _METAVARS.get(f.type, f.name.split("_")[-1].upper())
-
-
-def _choices(f: Field) -> str:
-    return "|".join(getattr(f.metadata["parse"], "choices", ()))
-
-
-def _help_text(f: Field) -> str:
-    """The help, with the choices that are too many to stand beside the flag."""
-    return f.metadata["help"] + (f": {', '.join(f.metadata['parse'].choices)}" if len(_choices(f)) > _WIDEST else "")
-
-
-def _default_text(f: Field) -> str:
-    shown = f.default is not MISSING and f.default not in (None, "", False)
-    return f" (default: {f.default})" if shown else ""
-
-
-def parse(argv: Sequence[str]) -> tuple[Options, list[str]]:
-    """Options from the command line, over ``--config``, over defaults; and notices on what was typed in vain.
-
-    Raises:
-        ValueError: an unknown flag or key, a wrong type, an impossible value; names it.
-    """
-    given, typed = read(argv)
-    options = build(given)
-    return options, notices_on(options, typed)
-
-
-def read(argv: Sequence[str]) -> tuple[dict[str, str], set[str]]:
-    """Settings as text, from the command line and from files; and the names of those on the command line.
-
-    Raises:
-        ValueError: an unknown flag or key.
-    """
-    typed = vars(build_parser().parse_args(_words(argv)))
-    given: dict[str, str] = {}
-    for source in ("params_json", "config"):  # later ones win
-        if source in typed:
-            with error_prefix(source):
-                given |= _read_file(source, path(typed.pop(source)))
-    return given | typed, set(typed)
-
-
-def build(given: dict[str, str]) -> Options:
-    """Options of settings as text; what is not given has its default, a seed is drawn.
-
-    Raises:
-        ValueError: a wrong type, an impossible value, or nothing where there is no default; names the flag.
-    """
-    values = {}
-    for f in fields(Options):
-        if f.name in given and given[f.name] is not None:
-            try:
-                values[f.name] = f.metadata["parse"](given[f.name])
-            except ValueError as error:
-                raise ValueError(f"--{f.name}: {' '.join(str(error).split())}") from None
-        elif f.default is MISSING:
-            raise ValueError(f"--{f.name} is required; {_help_text(f)}")
-    if values.get("seed") is None:
-        values["seed"] = secrets.randbelow(2**31)
-    return _in_prune_steps(Options(**values), {name for name in values if given.get(name) is not None})
-
-
-def _in_prune_steps(options: Options, given: set[str]) -> Options:
-    """The options with what ``--prune_steps`` gives filled in, where the method has a prune phase."""
-    method = PRUNERS[options.method]
-    if options.prune_steps is None or not method.has_prune_phase:
-        return options
-    with error_prefix("prune_steps"):
-        return replace(options, **short_schedule(options, given, method.picks_later))
-
-
 def differences(options: Options, before: Options) -> list[str]:
     """Settings that differ and may not change on resume: ``--flag value (was value)``."""
     found = []
@@ -441,84 +306,6 @@ def differences(options: Options, before: Options) -> list[str]:
         if (now < then) if f.name == "epochs" else (now != then and not may_change):
             found.append(f"--{f.name} {now} (was {then})")
     return found
-
-
-_LISTS = ("--stage_pr", "--skip_layers", "--lr_ft", "--lr_schedule")
-
-
-def _words(argv: Sequence[str]) -> list[str]:
-    """Words as meant: a list that blanks have split is one (``--stage_pr [0, 0.5, 0]``), and -1e-4 is no flag."""
-    words: list[str] = []
-    open_list = False
-    for word in argv:
-        last = words[-1] if words else ""
-        if open_list and not word.startswith("--"):
-            words[-1] += f" {word}"
-        elif re.fullmatch(r"-[0-9.]+(e[-+]?[0-9]+)?", word, re.IGNORECASE) and last.startswith("--"):
-            words[-1] += f"={word}"
-        else:
-            words.append(word)
-        name, _, value = words[-1].partition("=") if words[-1].startswith("--") else (last, "", words[-1])
-        of_list = len(name) > 4 and any(flag.startswith(name) for flag in _LISTS)
-        open_list = (of_list or open_list) and value[:1] in ("[", "{") and value[-1:] not in ("]", "}")
-    return words
-
-
-def _read_file(source: str, path: str) -> dict[str, str]:
-    """Settings of a file that `source`, a flag, names.
-
-    Raises:
-        ValueError: it cannot be read, or has a key that is no flag; names flag and file.
-    """
-    try:
-        given = read_settings_file(path)
-    except ValueError as error:
-        raise ValueError(f"--{source} {path}: {error}") from None
-    given.pop(RUN_ID, None)  # log/params.yaml is such a file, and names the run that it is of
-    known = {f.name for f in fields(Options)}
-    for key in given:
-        if key not in known:
-            raise ValueError(f"--{source} {path}: unknown key '{key}'{nearest(key, known)}")
-    return given
-
-
-def notices_on(options: Options, typed: set[str]) -> list[str]:
-    """What was typed on the command line but has no effect on this run."""
-    if options.evaluate:
-        return []
-    notices, left = [], set(typed)  # each flag is named once, with the first reason
-    for reason, names in _without_effect(options):
-        named = [name for name in dict.fromkeys(names) if name in left]
-        left -= set(named)
-        if named:
-            notices.append(f"no effect {reason}: {', '.join(f'--{name}' for name in named)}")
-    if "start_epoch" in typed:
-        notices.append("--start_epoch has no effect: a run begins at epoch 0")
-    return notices
-
-
-def _without_effect(options: Options) -> Iterator[tuple[str, Sequence[str]]]:
-    """Reasons, and the flags that have no effect for each."""
-    method = PRUNERS[options.method]
-    idle = [*method.ignores]
-    if not method.has_prune_phase:
-        idle += [f.name for f in by_section()[GREG]] + ["save_mag_reg_log", "save_order_log"]
-    if options.method != "Oracle":
-        idle.append("ft_in_oracle_pruning")
-    if method.prunes:
-        idle.append("lr")  # fine-tuning has --lr_ft
-    yield f"under --method {options.method}", idle
-    if uses_adam(options) and not (method.has_prune_phase and not options.directly_ft_weights):
-        yield f"on {options.arch}, trained by Adam without weight decay", ("momentum", "wd")
-    if not (options.base_model_path or options.directly_ft_weights):
-        yield "without --base_model_path", ("weights_key",)
-    for flag_given, beside in (
-        ("directly_ft_weights", ("base_model_path", "weights_key", "stage_pr", "skip_layers", "base_pr_model")),
-        ("base_pr_model", ("skip_layers",)),
-        ("fix_reg_interval", () if "fix_reg_interval" in idle else ("update_reg_interval", "reg_granularity_prune")),
-    ):
-        if getattr(options, flag_given):
-            yield f"beside --{flag_given}", beside
 
 
 def stored_defaults() -> dict[str, Any]:
@@ -534,4 +321,5 @@ def from_plain(values: dict[str, Any]) -> dict[str, str]:
 def to_plain(options: Options) -> dict[str, Any]:
     """Stored settings as plain values: what ``log/params.yaml`` and checkpoints hold, and ``--config`` reads back."""
     values = {key: value for key, value in asdict(options).items() if key in stored_defaults()}
-    return {key: str(value) if isinstance(value, Decimal) else value for key, value in values.items()}
+    # Text that was parsed is a subclass of str, which neither YAML nor safe loading knows.
+    return {key: str(value) if isinstance(value, str | Decimal) else value for key, value in values.items()}

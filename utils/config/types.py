@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation
-from typing import Any
 
 from model import CIFAR_MODELS, TORCHVISION_MODELS
 from model.pretrained import DEFAULT
@@ -55,7 +54,8 @@ def decimal(low: float | None, *, above: bool = False) -> Callable[[str], Decima
         except InvalidOperation:
             raise ValueError(f"'{text}' is not a number") from None
         # The bounds on the exponent keep counts of updates within what a machine can count.
-        if not value.is_finite() or abs(value.adjusted()) > 30 or value.as_tuple().exponent < -50:
+        exponent = value.as_tuple().exponent  # a letter where the number is not finite
+        if not isinstance(exponent, int) or abs(value.adjusted()) > 30 or exponent < -50:
             raise ValueError(f"'{text}' is not a number that can be used")
         if low is not None and (value < low or (above and value == low)):
             raise ValueError(f"{text} is not a number {'above' if above else 'from'} {low:g}")
@@ -73,13 +73,16 @@ def nearest(text: str, known: Iterable[str]) -> str:
 
 @contextmanager
 def error_prefix(flag: str) -> Iterator[None]:
-    """What is wrong within is wrong with `flag`: its name goes before errors that do not begin with one."""
+    """Put the name of `flag` before errors raised within that do not begin with a flag.
+
+    An error that knows its argument (``ArgumentError``) gets the flag of that name.
+    """
     try:
         yield
     except ValueError as error:
         if str(error).startswith("--"):
             raise
-        raise ValueError(f"--{flag}: {error}") from None
+        raise ValueError(f"--{getattr(error, 'argument', flag)}: {error}") from None
 
 
 class one_of:  # noqa: N801 - a parser, as the functions here are
@@ -106,16 +109,6 @@ def arch(text: str) -> str:
     return text
 
 
-def checked(parse: Callable[[str], Any]) -> Callable[[str], str]:
-    """Text that `parse` understands, kept as text."""
-
-    def check(text: str) -> str:
-        parse(text)
-        return text
-
-    return check
-
-
 def file_name(text: str) -> str:
     """The beginning of a directory's name: no path."""
     if "/" in text or "\\" in text or "\0" in text:
@@ -134,10 +127,25 @@ def path(text: str) -> str:
     return text
 
 
-def interval(text: str) -> str:
-    """``500``: steps; ``10m``: minutes."""
-    number(0, above=True)(text[:-1]) if text.endswith("m") else integer(1)(text)
-    return text
+class SaveInterval(str):
+    """``500``: steps; ``10m``: minutes. The text is what was typed.
+
+    Attributes:
+        steps, seconds: one of them; the other is None.
+
+    Raises:
+        ValueError: it is neither.
+    """
+
+    steps: int | None
+    seconds: float | None
+
+    def __new__(cls, text: str) -> "SaveInterval":
+        interval = super().__new__(cls, text)
+        in_minutes = text.endswith("m")
+        interval.seconds = 60 * number(0, above=True)(text[:-1]) if in_minutes else None
+        interval.steps = None if in_minutes else integer(1)(text)
+        return interval
 
 
 def boolean(text: str) -> bool:

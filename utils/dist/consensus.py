@@ -19,7 +19,7 @@ class RankConsensus:
     """
 
     def __init__(self):
-        self._several = shard().of > 1
+        self._several = shard().world_size > 1
         self._group = dist.new_group(backend="gloo", timeout=PATIENCE) if self._several else None
         self._pending: tuple[dist.Work, Tensor] | None = None
 

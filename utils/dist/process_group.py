@@ -73,32 +73,32 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def wrap(model: nn.Module) -> nn.Module:
+def wrap_ddp(model: nn.Module) -> nn.Module:
     """`model` with its gradients averaged over all processes; itself where there is one."""
-    if shard().of == 1:
+    if shard().world_size == 1:
         return model
     device = next(model.parameters()).device
     return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
 
 
-def align(model: nn.Module) -> None:
+def broadcast_buffers(model: nn.Module) -> None:
     """Give every process the first one's running statistics: the others' are of their own images."""
-    if shard().of > 1:
+    if shard().world_size > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
 
 
-def total(values: Tensor) -> Tensor:
+def all_reduce_sum(values: Tensor) -> Tensor:
     """The sum of `values` over all processes."""
-    if shard().of > 1:
+    if shard().world_size > 1:
         dist.all_reduce(values)
     return values
 
 
 def all_gather(value: Any) -> list[Any]:
     """Every process's `value`, in order of rank."""
-    found = [value] * shard().of
-    if shard().of > 1:
+    found = [value] * shard().world_size
+    if shard().world_size > 1:
         dist.all_gather_object(found, value)
     return found
 
@@ -106,7 +106,7 @@ def all_gather(value: Any) -> list[Any]:
 def broadcast_from_main(value: Any) -> Any:
     """The first process's `value`."""
     box = [value]
-    if shard().of > 1:
+    if shard().world_size > 1:
         dist.broadcast_object_list(box, 0)
     return box[0]
 
@@ -117,4 +117,4 @@ def loss_scale(n_images: int) -> float:
     Args:
         n_images: of the batch, over all processes.
     """
-    return shard().of / n_images
+    return shard().world_size / n_images

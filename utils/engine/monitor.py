@@ -1,17 +1,21 @@
-"""What is looked after between the steps of a phase: signals, checkpoints that are due, losses that are no numbers."""
+"""Between training steps: signals, due checkpoints, non-finite losses, progress."""
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from pruner import Pruner
+from data import Data
+from pruner import Hooks
 from utils.checkpoint.paths import LATEST
+from utils.config.types import SaveInterval
 from utils.dist.consensus import RankConsensus
-from utils.dist.process_group import align
+from utils.dist.process_group import broadcast_buffers
 from utils.dist.signals import StoppedError
+from utils.engine.evaluate import Accuracy, evaluate
+from utils.engine.phases import Phase, line_values
 from utils.engine.progress import Progress
 from utils.reporting.run_dir import Run
 
@@ -19,110 +23,152 @@ NEVER = 2**62
 
 
 class DivergedError(ArithmeticError):
-    """The loss, or a weight, is no longer a number."""
+    """The loss, or a weight, is not finite."""
 
 
 class TrainingMonitor:
-    """Looks after one phase of training; used as ``with TrainingMonitor(…) as watch``.
+    """Watches over one phase of training; used as ``with TrainingMonitor(…) as monitor``.
 
     Args:
-        phase: ``prune`` or ``finetune``.
-        before_save: called before a checkpoint is written, to note what it should hold.
-        state: what checkpoints hold beside the model and the pruner.
+        step: steps that earlier processes have made.
     """
 
     def __init__(
         self,
-        run: Run,
-        phase: str,
         model: nn.Module,
-        progress: Progress,
-        pruner: Pruner,
-        before_save: Callable[[], None] = lambda: None,
-        **state: Any,
+        data: Data,
+        hooks: Hooks,
+        phase: Phase,
+        run: Run,
+        optimizer: torch.optim.Optimizer,
+        step: int,
     ):
-        self._run, self._phase, self._model, self._progress, self._pruner = run, phase, model, progress, pruner
-        self._before_save, self._state = before_save, state
+        self.model, self.run = model, run
+        self._data, self._hooks, self._phase, self._optimizer = data, hooks, phase, optimizer
+        self._counters = run.record.counters
+        self._progress = Progress(
+            phase.title, phase.total_steps, phase.print_every_steps, run.log_line, self._counters, phase.name, step
+        )
         self._timer = SaveTimer(run.options.save_interval)
-        self._agreement = RankConsensus()
+        self._consensus = RankConsensus()
         self._decisions, self._fingerprint = -1, 0
-        self._at, self._seen = (0, 0), 0
+        self._at, self._last_step = (0, 0), 0
         device = next(model.parameters()).device
         self._first_bad = torch.full((), NEVER, dtype=torch.int64, device=device)
 
     def __enter__(self) -> "TrainingMonitor":
         return self
 
-    def __exit__(self, kind: type | None, *_) -> None:
-        if kind is None:  # what was said of the last step has still to be heard
-            self._stop_if_told(self._agreement.close(self._run.stop.signal))
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:  # the exchange of the last step has still to be received
+                self._stop_if_signalled(self._consensus.close(self.run.stop.signal))
+        finally:
+            self._progress.close()
 
-    def saw(self, loss: Tensor, step: int) -> None:
-        """Remember, on the device, the first step whose loss was no number; nobody waits for it."""
-        self._seen = step
-        self._first_bad = torch.where(loss.isfinite(), self._first_bad, self._first_bad.clamp(max=step))
+    @contextmanager
+    def counted(self, key: str) -> Iterator[None]:
+        """Count the step made within, and its seconds, under `key` of the report."""
+        began = time.perf_counter()
+        yield
+        self._counters.iterations[key] += 1
+        self._counters.seconds[key] += time.perf_counter() - began
 
-    def check_losses(self) -> None:
-        """Raises:
-        DivergedError: a loss was not finite; names the first step.
+    def record(self, step: int, loss: Tensor, n_images: int) -> None:
+        """Count a step of `n_images`; show its loss where a line of progress is due.
+
+        Between lines, the first step whose loss is not finite is noted on the device, without a host sync.
+
+        Raises:
+            DivergedError: a line is due and a loss up to now was not finite.
         """
-        step = self._first_bad.item()
+        self._last_step = step
+        self._first_bad = torch.where(loss.isfinite(), self._first_bad, self._first_bad.clamp(max=step))
+        shown = None
+        if self._progress.due():
+            self._check_losses()
+            scalars = {"loss": loss.item(), **self._phase.scalars()}
+            self.run.scalars(self._phase.name, step, scalars)
+            shown = line_values(scalars)
+        self._progress.count(n_images, shown)
+
+    def test(self) -> tuple[Accuracy, Accuracy | None]:
+        """Accuracy on the test images and, where there are any, on the held-out ones; the clock of progress pauses."""
+        with self._progress.paused():
+            broadcast_buffers(self.model)
+            accuracy = evaluate(self.model, self._data.test_batches())
+            return accuracy, evaluate(self.model, self._data.val_batches()) if self._data.val else None
+
+    def outlook(self) -> str:
+        """Rate and remaining time, for a line."""
+        return self._progress.outlook()
+
+    def _check_losses(self) -> None:
+        step = int(self._first_bad.item())
         if step < NEVER:
             raise DivergedError(f"loss is not finite at step {step}; try a lower learning rate")
 
-    def check(self) -> None:
+    def check_finite(self) -> None:
         """Check losses and weights, as before a checkpoint.
 
         Raises:
             DivergedError: a loss was, or a weight is, not finite.
         """
-        self.check_losses()
-        values = [v for v in self._model.state_dict().values() if v.is_floating_point()]
+        self._check_losses()
+        values = [v for v in self.model.state_dict().values() if v.is_floating_point()]
         if not torch.stack([v.isfinite().all() for v in values]).all():
-            raise DivergedError(f"weights are not finite after step {self._seen}; try a lower learning rate")
+            raise DivergedError(f"weights are not finite after step {self._last_step}; try a lower learning rate")
 
-    def after(self, step: int, epoch: int = 0, marks: Sequence[str] = ()) -> None:
-        """After `step` steps and `epoch` epochs: write the checkpoints `marks` and those that are due; stop if told to.
+    def after_step(self, step: int, epoch: int, marks: Sequence[str] = ()) -> None:
+        """Write the checkpoints `marks` and those that are due after `step` steps; stop if a signal came.
+
+        Args:
+            epoch: whole epochs of the phase so far.
 
         Raises:
             DivergedError: the state is not fit to be saved.
-            ConsensusError: the processes have decided differently.
+            ConsensusError: the ranks differ.
             StoppedError: a signal came; the state is saved.
         """
-        if self._decisions != self._pruner.decisions:
-            self._decisions, self._fingerprint = self._pruner.decisions, self._pruner.fingerprint()
+        if self._decisions != self._hooks.decisions:
+            self._decisions, self._fingerprint = self._hooks.decisions, self._hooks.fingerprint()
         self._at = (step, epoch)
-        signal, by_clock = self._agreement.exchange(self._run.stop.signal, self._timer.by_clock(), self._fingerprint)
+        signal, by_clock = self._consensus.exchange(self.run.stop.signal, self._timer.by_clock(), self._fingerprint)
         due = LATEST not in marks and (by_clock or self._timer.by_steps(step))
         self._save(*marks, *([LATEST] if due else []))
-        self._stop_if_told(signal)
+        self._stop_if_signalled(signal)
 
-    def _stop_if_told(self, signal: int) -> None:
+    def _stop_if_signalled(self, signal: int) -> None:
         if signal:
             self._save(LATEST)
-            raise StoppedError(signal, f" after step {self._at[0]} of the {self._phase} phase; the state is saved")
+            raise StoppedError(signal, f" after step {self._at[0]} of the {self._phase.name} phase; the state is saved")
 
     def _save(self, *names: str) -> None:
         if not names:
             return
         with self._progress.paused():
-            self.check()
-            align(self._model)
-            self._before_save()
+            self.check_finite()
+            broadcast_buffers(self.model)
+            self._phase.before_save()
             step, epoch = self._at
-            self._run.save(
-                *names, phase=self._phase, step=step, epoch=epoch, model=self._model, pruner=self._pruner, **self._state
+            self.run.save(
+                *names,
+                phase=self._phase.name,
+                step=step,
+                epoch=epoch,
+                model=self.model,
+                optimizer=self._optimizer,
+                hooks=self._hooks,
+                observers=self._phase.observers,
             )
             self._timer.saved()
 
 
 class SaveTimer:
-    """Whether a checkpoint is due: every so many steps, or minutes."""
+    """Tell whether a checkpoint is due: every so many steps, or minutes."""
 
-    def __init__(self, interval: str):
-        minutes = interval.endswith("m")
-        self._seconds = 60 * float(interval[:-1]) if minutes else None
-        self._steps = None if minutes else int(interval)
+    def __init__(self, interval: SaveInterval):
+        self._seconds, self._steps = interval.seconds, interval.steps
         self.saved()
 
     def saved(self) -> None:

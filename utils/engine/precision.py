@@ -4,6 +4,7 @@ Nothing is timed at run time, since a run must go on as it began. The defaults a
 """
 
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import nn
@@ -44,4 +45,4 @@ def to_memory_format(model: nn.Module, options: Options) -> nn.Module:
 
 def compiled(model: nn.Module, options: Options) -> nn.Module:
     """`model` as it is trained: through torch.compile with ``--compile``; the weights are the same."""
-    return torch.compile(model) if options.compile else model
+    return cast(nn.Module, torch.compile(model)) if options.compile else model

@@ -21,6 +21,7 @@ from model import (
     weights_of,
 )
 from utils.checkpoint import files
+from utils.checkpoint.state import Checkpoint, ExternalWeights
 from utils.checkpoint.state_dicts import conversion_notices, rename_head
 from utils.config.options import Options
 from utils.config.paths import find_one
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class BaseModel:
     """Attributes:
-    source: where the weights come from, in words; None: freshly initialised.
+    source: where the weights come from, in words; None: untrained weights.
     pruned: whether the network is already cut or masked.
     kept, masks: of that cut, as checkpoints hold them.
     """
@@ -44,7 +45,7 @@ class BaseModel:
     masks: dict[str, Tensor] = field(default_factory=dict)
 
 
-def starting_network(options: Options, spec: DataSpec) -> BaseModel:
+def load_base_model(options: Options, spec: DataSpec) -> BaseModel:
     """Build the network of `options` for images of `spec` and fill it.
 
     Raises:
@@ -70,25 +71,29 @@ def starting_network(options: Options, spec: DataSpec) -> BaseModel:
 
 def _from_file(options: Options, spec: DataSpec, pattern: str) -> BaseModel:
     path = find_one(pattern)
-    saved = files.read(path, options.trust_checkpoint, options.weights_key)
-    if "options" in saved:
-        if saved["options"]["arch"] != options.arch:
-            raise ValueError(f"{path} holds a {saved['options']['arch']}, not a {options.arch}: see --arch")
-        _refuse_other_images(saved, spec, path)
-        if saved["options"]["not_use_bn"] != options.not_use_bn:
-            raise ValueError(f"{path} and this command differ in --not_use_bn")
-        pruned = files.is_pruned(saved)
-        base = BaseModel(rebuild(saved, path), str(path), pruned, saved["kept"], saved["masks"])
-        if options.weights_key is not None:
-            log.warning("notice: no effect on a checkpoint of this program: --weights_key")
-        _log_notices(conversion_notices(saved["model"], path))
-        return base
-    return _of_other_program(options, spec, path, saved)
+    content = files.read(path, options.trust_checkpoint, options.weights_key)
+    if isinstance(content, ExternalWeights):
+        return _of_other_program(options, spec, path, content)
+    stored = content.options
+    if stored["arch"] != options.arch:
+        raise ValueError(f"{path} holds a {stored['arch']}, not a {options.arch}: see --arch")
+    _refuse_other_images(content, spec, path)
+    if stored["not_use_bn"] != options.not_use_bn:
+        raise ValueError(f"{path} and this command differ in --not_use_bn")
+    if options.weights_key is not None:
+        log.warning("notice: no effect on a checkpoint of this program: --weights_key")
+    log_notices(conversion_notices(content.model, path))
+    return _rebuilt(content, path)
 
 
-def _of_other_program(options: Options, spec: DataSpec, path: Path, saved: dict) -> BaseModel:
+def _rebuilt(checkpoint: Checkpoint, source: str | Path) -> BaseModel:
+    model = rebuild(checkpoint.to_file(), source)
+    return BaseModel(model, str(source), checkpoint.is_pruned, checkpoint.kept, checkpoint.masks)
+
+
+def _of_other_program(options: Options, spec: DataSpec, path: Path, content: ExternalWeights) -> BaseModel:
     model = build_model(options.arch, spec.classes, spec.channels, spec.size, not options.not_use_bn)
-    state, renamed = rename_head(saved["model"], model.state_dict(), path)
+    state, renamed = rename_head(content.model, model.state_dict(), path)
     if options.not_use_bn:
         add_biases(model, state)
     dense = sum(p.numel() for p in model.parameters())
@@ -97,40 +102,42 @@ def _of_other_program(options: Options, spec: DataSpec, path: Path, saved: dict)
     files.fill(model, state, str(path))
     outputs = [m.out_features for m in model.modules() if isinstance(m, nn.Linear)][-1:]
     if outputs not in ([], [spec.classes]):
-        raise ValueError(f"{path} tells {outputs[0]} classes apart; {spec.name} has {spec.classes}")
+        raise ValueError(f"{path} distinguishes {outputs[0]} classes; {spec.name} has {spec.classes}")
     pruned = sum(p.numel() for p in model.parameters()) < dense
     if pruned:
         check_forward(model, asdict(spec), path)
-    _log_notices(saved["notices"] + renamed + conversion_notices(state, path))
+    log_notices(content.notices + renamed + conversion_notices(state, path))
     return BaseModel(model, str(path), pruned)
 
 
-def _log_notices(notices: list[str]) -> None:
+def log_notices(notices: list[str]) -> None:
     for notice in notices:
         log.warning("notice: %s", notice)
 
 
-def network_of_run(saved: dict, spec: DataSpec, source: str) -> BaseModel:
-    """The network of a run's io, to go on with.
+def resumed_model(checkpoint: Checkpoint, spec: DataSpec, source: str) -> BaseModel:
+    """The network of a run's checkpoint; its weights are taken out of `checkpoint`, which keeps none.
 
     Raises:
         ValueError: it was made for other images than `spec`'s.
     """
-    _refuse_other_images(saved, spec, source)
-    return BaseModel(rebuild(saved, source), source, files.is_pruned(saved), saved["kept"], saved["masks"])
+    _refuse_other_images(checkpoint, spec, source)
+    base = _rebuilt(checkpoint, source)
+    checkpoint.model = {}
+    return base
 
 
-def _refuse_other_images(saved: dict, spec: DataSpec, source: str | Path) -> None:
-    was, here = (tuple(of[key] for key in ("classes", "channels", "size")) for of in (saved["data"], asdict(spec)))
+def _refuse_other_images(checkpoint: Checkpoint, spec: DataSpec, source: str | Path) -> None:
+    was, here = (tuple(of[key] for key in ("classes", "channels", "size")) for of in (checkpoint.data, asdict(spec)))
     if was != here:
         raise ValueError(
-            f"{source} was made for {saved['data'].get('name', 'other images')}: "
+            f"{source} was made for {checkpoint.data.get('name', 'other images')}: "
             f"classes, channels and size {was}; {spec.name} has {here}"
         )
 
 
 def family_notice(options: Options, spec: DataSpec) -> list[str]:
-    """Says so where the only network of a name is of the family for images of another size."""
+    """A notice where the only network of this name is made for images of another size."""
     small = is_small(options.arch, spec.size)
     if small and options.arch not in TORCHVISION_MODELS and spec.size > 64:
         return [f"{options.arch} is a network for small images; {spec.name} has {spec.size} px"]

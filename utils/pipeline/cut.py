@@ -1,4 +1,4 @@
-"""The cut as a station of a run: made, checked, and measured on both sides."""
+"""The cut of a run: made, verified, and measured on both sides."""
 
 import logging
 from collections.abc import Callable
@@ -6,70 +6,109 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from data import Data
-from pruner import Pruner, cut, zeroed_outputs
+from model import reinitialize
+from pruner import Pruner, WeightMasks, cut, zeroed_outputs
+from utils.checkpoint.paths import LATEST
+from utils.engine.evaluate import evaluate, reestimated_acc1
 from utils.engine.precision import to_memory_format
-from utils.engine.train import evaluate, reestimated_acc1
 from utils.pipeline.latency import latency_of
-from utils.pipeline.plan import Planned
+from utils.pipeline.prepare import Job
 from utils.pipeline.probes import jacobian_singular_values, noisy_ensemble_acc1
-from utils.reporting.run_dir import Run
 
 log = logging.getLogger("pruning")
-CHECKED = 64  # images on which the cut network is held against the zeroed one
+N_CHECKED = 64  # images on which the cut network is compared with the zeroed one
 ROUNDING = 1e-4  # between their outputs, relative to the largest: 1e-5 is usual, of trained networks sometimes more
+COSTLY = 1.0  # points of re-estimated accuracy that a cut may cost without a notice
 
 
 class CutMismatchError(ArithmeticError):
-    """What is left after the cut is not the network with those groups at zero."""
+    """The cut network does not compute what the whole one does with the pruned groups at zero."""
 
 
-def make_cut(model: nn.Module, data: Data, pruner: Pruner, planned: Planned, image: Tensor, this_run: Run) -> None:
-    """Cut `model` in place and measure what that costs."""
-    options, plan, kept, around = this_run.options, planned.plan, pruner.kept(), this_run.record.around
-    steps = sum(this_run.record.tally.iterations.values())
-    if plan.pruned:
-        # Without a prune phase these are the base's weights, which have been tested.
-        unchanged = around.base and not pruner.has_prune_phase
-        around.before_cut = around.base if unchanged else evaluate(model, data.test_batches())
-        around.acc1_before_cut_bn = reestimated_acc1(model, data)
-        around.gap, around.l1_comparison = pruner.gaps(), pruner.comparison()
-        this_run.tested("before the cut", steps, around.before_cut)
-    if options.report_latency:
-        around.latency["dense"] = latency_of(model, data.spec.channels, data.spec.size)
-    if plan.pruned:
-        images = next(iter(data.test_batches()))[0][:CHECKED]
-        expected = outputs_of(model, lambda: zeroed_outputs(model, kept, plan.kind, images))
-        masks = cut(model, kept, plan.kind, image)
-        to_memory_format(model, options)
-        refuse_another_network(outputs_of(model, lambda: model(images)), expected)
-        this_run.cut_made({} if masks else kept, masks)
-        around.after_cut = evaluate(model, data.test_batches())
-        around.acc1_after_cut_bn = reestimated_acc1(model, data)
-        this_run.tested("after the cut", steps, around.after_cut)
-        lost = around.acc1_before_cut_bn - around.acc1_after_cut_bn
-        this_run.log_line(
-            f"cut: test acc1 {around.before_cut['acc1']:.2f} -> {around.after_cut['acc1']:.2f} raw, "
-            f"{around.acc1_before_cut_bn:.2f} -> {around.acc1_after_cut_bn:.2f} with batch-norm statistics "
-            "re-estimated on both sides"
+def cut_and_measure(job: Job, pruner: Pruner) -> None:
+    """Cut the run's network in place and measure what that costs."""
+    options, spec, run = job.options, job.data.spec, job.run
+    with run.record.counters.timed("cut"):
+        if job.planned.plan.pruned:
+            _measure_before(job, pruner)
+        if options.report_latency:
+            run.record.pruning.latency["dense"] = latency_of(job.model, spec.channels, spec.size)
+        if job.planned.plan.pruned:
+            _cut(job, pruner)
+            _measure_after(job)
+        if options.report_latency:
+            run.record.pruning.latency["cut"] = latency_of(job.model, spec.channels, spec.size)
+        _probe(job)
+    if options.reinit and "reinit" not in pruner.ignores:
+        reinitialize(job.model, options.reinit)
+        WeightMasks(job.model, run.masks).after_step()  # new weights are masked as the old ones were
+
+
+def _measure_before(job: Job, pruner: Pruner) -> None:
+    metrics = job.run.record.pruning
+    # Without a prune phase these are the base's weights, which have been tested.
+    tested = bool(metrics.base) and not pruner.has_prune_phase
+    metrics.before_cut = metrics.base if tested else evaluate(job.model, job.data.test_batches())
+    metrics.acc1_before_cut_bn = reestimated_acc1(job.model, job.data)
+    metrics.gap, metrics.l1_comparison = pruner.gaps(), pruner.comparison()
+    job.run.log_test("before the cut", _steps(job), metrics.before_cut)
+
+
+def _cut(job: Job, pruner: Pruner) -> None:
+    model, kind, kept = job.model, job.planned.plan.kind, pruner.kept()
+    images = next(iter(job.data.test_batches())).images[:N_CHECKED]
+    expected = outputs_of(model, lambda: zeroed_outputs(model, kept, kind, images))
+    masks = cut(model, kept, kind, job.example)
+    to_memory_format(model, job.options)
+    verify_outputs(outputs_of(model, lambda: model(images)), expected)
+    job.run.set_pruned({} if masks else kept, masks)
+
+
+def _measure_after(job: Job) -> None:
+    metrics = job.run.record.pruning
+    metrics.after_cut = evaluate(job.model, job.data.test_batches())
+    before, after = metrics.acc1_before_cut_bn or 0.0, reestimated_acc1(job.model, job.data)
+    metrics.acc1_after_cut_bn = after
+    job.run.log_test("after the cut", _steps(job), metrics.after_cut)
+    job.run.log_line(
+        f"cut: test acc1 {metrics.before_cut['acc1']:.2f} -> {metrics.after_cut['acc1']:.2f} raw, "
+        f"{before:.2f} -> {after:.2f} with batch-norm statistics re-estimated on both sides"
+    )
+    if before - after > COSTLY:
+        log.warning(
+            "notice: pruning cost %.1f points (batch norm re-estimated): pruned groups had not decayed; raise "
+            "--reg_upper_limit or --stabilize_reg_interval",
+            before - after,
         )
-        if lost > 1:
-            log.warning("notice: re-estimated, the cut cost %.2f points: what was cut still mattered", lost)
-    if options.report_latency:
-        around.latency["cut"] = latency_of(model, data.spec.channels, data.spec.size)
+
+
+def _steps(job: Job) -> int:
+    return sum(job.run.record.counters.iterations.values())
+
+
+def _probe(job: Job) -> None:
+    """Noisy ensembles and the Jacobian of the cut network, where they are asked for."""
+    options, metrics = job.options, job.run.record.pruning
     if options.model_noise_num:
         std, copies = options.model_noise_std, options.model_noise_num
-        around.noisy_ensemble_acc1 = noisy_ensemble_acc1(model, data, std, copies, options.seed)
-        this_run.log_line(f"{copies} copies with noise of {std:g}: training acc1 {around.noisy_ensemble_acc1:.2f}")
+        metrics.noisy_ensemble_acc1 = noisy_ensemble_acc1(job.model, job.data, std, copies, options.seed)
+        job.run.log_line(f"{copies} copies with noise of {std:g}: training acc1 {metrics.noisy_ensemble_acc1:.2f}")
     if options.check_jsv_loop:
-        around.jacobian_singular_values = jacobian_singular_values(model, data, options.check_jsv_loop)
-        values = "  ".join(f"{key} {value:.4g}" for key, value in around.jacobian_singular_values.items())
-        this_run.log_line(f"singular values of the input-output Jacobian: {values}")
+        metrics.jacobian_singular_values = jacobian_singular_values(job.model, job.data, options.check_jsv_loop)
+        values = "  ".join(f"{key} {value:.4g}" for key, value in metrics.jacobian_singular_values.items())
+        job.run.log_line(f"singular values of the input-output Jacobian: {values}")
+
+
+def save_before_finetuning(job: Job) -> None:
+    """Save the network that fine-tuning starts from."""
+    names = ["checkpoint_best"] * (not job.options.epochs) + ["checkpoint_just_finished_prune", LATEST]
+    job.run.save_pruned(job.model)
+    job.run.save(*names, phase="finetune", step=0, model=job.model)
 
 
 @torch.no_grad()
 def outputs_of(model: nn.Module, compute: Callable[[], Tensor]) -> Tensor:
-    """What `compute` gives with `model` in eval mode and in full float32."""
+    """The result of `compute`, with `model` in eval mode and in full float32."""
     training = model.training
     model.eval()
     with torch.backends.cudnn.flags(allow_tf32=False):
@@ -78,8 +117,8 @@ def outputs_of(model: nn.Module, compute: Callable[[], Tensor]) -> Tensor:
     return outputs
 
 
-def refuse_another_network(outputs: Tensor, expected: Tensor) -> None:
-    """A guard: the cut network must compute what the whole one did with the cut groups at zero.
+def verify_outputs(outputs: Tensor, expected: Tensor) -> None:
+    """Verify that the cut network computes what the whole one does with the pruned groups at zero.
 
     Raises:
         CutMismatchError: it does not, by more than rounding.

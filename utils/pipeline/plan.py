@@ -1,4 +1,4 @@
-"""What a run would do, before it does anything: the plan, its costs, and what speaks against it."""
+"""The plan of a run and its costs, and what would stop the run; made without weights."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from data import DataSpec
 from model import build_model, weights_of
 from model.cost import Cost, cost_of, example
-from pruner import PRUNERS, Plan, Schedule, inherit_plan, keep_all, make_plan
+from pruner import PRUNERS, Plan, Schedule, inherit_plan, keep_all, make_plan, skipped_addresses
 from pruner.cut import shrunk_copy
 from pruner.layers import Layer, layers_of
-from utils.checkpoint.files import kept_by, read
+from utils.checkpoint.files import read
+from utils.checkpoint.state import Checkpoint
 from utils.config.options import Options
 from utils.config.paths import find_one
 from utils.config.types import error_prefix
@@ -56,7 +57,7 @@ def plan_run(options: Options, spec: DataSpec, kept_so_far: dict[str, Tensor] | 
     method.check(plan)
     before = cost_of(model, spec.channels, spec.size)
     after = cost_of(shrunk_copy(model, plan, example(model, spec.channels, spec.size)), spec.channels, spec.size)
-    schedule = None if options.directly_ft_weights else method.schedule(options, plan)
+    schedule = None if options.directly_ft_weights else method.make_schedule(options, plan)
     values = plan_values(options, spec, plan, before, after, schedule)
     if method.prunes:
         _check_speedup(options.expect_speedup, values["speedup"], plan)
@@ -85,7 +86,10 @@ def _plan(options: Options, model: nn.Module, kept_so_far: dict[str, Tensor]) ->
         return plan, kept if options.inherit_pruned == "index" else None
     if not options.stage_pr:
         raise ValueError(f"--method {options.method} needs --stage_pr, such as [0,0.5,0.5,0.5,0] or [1-15:0.7]")
-    plan = make_plan(layers, options.stage_pr, options.skip_layers, options.wg, method.rounded)
+    with error_prefix(f"skip_layers {options.skip_layers}"):
+        skipped = skipped_addresses(layers, options.skip_layers, options.wg)
+    with error_prefix(f"stage_pr {options.stage_pr}"):
+        plan = make_plan(layers, options.stage_pr, skipped, options.wg, method.rounded)
     if kept_so_far and {name: int((~kept).sum()) for name, kept in kept_so_far.items()} != plan.pruned:
         raise ValueError("the checkpoint to resume from prunes other numbers of groups than its --stage_pr")
     return plan, None
@@ -95,7 +99,10 @@ def _inherit(options: Options, layers: list[Layer], flag: str) -> tuple[Plan, di
     """The plan that another run's file carries out, and what it keeps."""
     with error_prefix(flag):
         path = find_one(getattr(options, flag))
-        arch, kind, kept = kept_by(read(path, options.trust_checkpoint), str(path))
+        content = read(path, options.trust_checkpoint)
+        if not isinstance(content, Checkpoint) or not content.is_pruned:
+            raise ValueError(f"{path} holds no pruned network of this program")
+    arch, kind, kept = content.options["arch"], content.options["wg"], content.kept_groups()
     if arch != options.arch:
         raise ValueError(f"--{flag}: {path} holds a {arch}, not a {options.arch}")
     if kind != options.wg:
@@ -113,16 +120,16 @@ def _check_speedup(expected: float | None, planned: float, plan: Plan) -> None:
 
 
 def refuse_untrained(options: Options, plan: Plan) -> None:
-    """A network that nobody trained has nothing worth keeping.
+    """Refuse to prune untrained weights, of which none is worth keeping more than another.
 
     Raises:
-        ValueError: something would be removed from freshly initialised weights, and nobody asked for that.
+        ValueError: something would be removed from untrained weights, without --allow_untrained.
     """
     trained = options.base_model_path or options.pretrained or options.directly_ft_weights
     if plan.pruned and not trained and not options.allow_untrained:
         raise ValueError(
-            "nobody has trained this network: give --base_model_path FILE (or --pretrained for torchvision's), "
-            "or --allow_untrained to prune it as it is initialised"
+            "no trained weights: pass --base_model_path FILE or --pretrained (torchvision's), or --allow_untrained to "
+            "prune random weights"
         )
 
 

@@ -25,7 +25,7 @@ def noisy_ensemble_acc1(model: nn.Module, data: Data, std: float, copies: int, s
         ensemble.append(copy.deepcopy(model).eval())
         add_noise(ensemble[-1], std, generator)
     right = total = 0
-    for images, labels in data.train_once():
+    for images, labels, _ in data.train_once():
         outputs = sum(noisy(images) for noisy in ensemble)  # the mean's order is the sum's
         right += (outputs.argmax(1) == labels).sum().item()
         total += len(labels)
@@ -54,7 +54,7 @@ def jacobian_singular_values(model: nn.Module, data: Data, batches: int) -> dict
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):  # dropout would draw from the run's
         values = [
             torch.linalg.svdvals(jacobians(clone, images[:JACOBIAN_IMAGES]))
-            for images, _ in islice(data.statistics_batches(), batches)
+            for images, *_ in islice(data.statistics_batches(), batches)
         ]
     found = torch.cat([of_batch.flatten() for of_batch in values])
     return {

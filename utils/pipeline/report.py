@@ -1,28 +1,32 @@
-"""``log/report.json``: what was done and what came of it."""
+"""``log/report.json``: the settings of a run and its figures."""
 
 from typing import Any
 
 import torch
 
-from data import DataSpec
-from utils.checkpoint.record import FinetuneMetrics, Record
-from utils.config.options import Options
+from utils.checkpoint.record import FinetuneMetrics
 from utils.dist.process_group import shard
-from utils.pipeline.plan import Planned
+from utils.pipeline.prepare import Job
+from utils.reporting.run_dir import RunDir
+from utils.reporting.tables import closing_table
 
 
-def report_of(
-    options: Options,
-    spec: DataSpec,
-    planned: Planned,
-    record: Record,
-    device: torch.device,
-    run_dir: str,
-) -> dict[str, Any]:
-    """Everything a table of results would ask for, as plain values."""
-    values, around, tuned, tally = planned.values, record.around, record.tuned, record.tally
+def write_report(job: Job) -> None:
+    """Write the report, which marks the run as finished, and log the closing table; the first process does."""
+    if isinstance(job.run, RunDir):
+        report = report_of(job)
+        job.run.finish(report)
+        job.run.log_line(closing_table(report))
+
+
+def report_of(job: Job) -> dict[str, Any]:
+    """The figures that a table of results asks for, as plain values."""
+    options, spec, planned, record = job.options, job.data.spec, job.planned, job.run.record
+    values, pruning, tuned, counters = planned.values, record.pruning, record.finetuning, record.counters
     last_n = tuned.last_epochs(options.last_n_epoch)
-    sparsity = {key: values[key] for key in ("sparsity", "pruned_weights", "prunable_weights") if key in values}
+    sparsity: dict[str, Any] = {
+        key: values[key] for key in ("sparsity", "pruned_weights", "prunable_weights") if key in values
+    }
     if sparsity:
         sparsity["sparsity_per_layer"] = {p.layer.name: p.pruned / p.groups for p in planned.plan.layers}
     return {
@@ -32,7 +36,7 @@ def report_of(
         "data_name": spec.name,
         "train_images": record.images[0],
         "wg": options.wg,
-        "stage_pr": options.stage_pr,
+        "stage_pr": str(options.stage_pr),
         "seed": options.seed,
         "base_model": record.base,
         "pruned": planned.plan.pruned,
@@ -46,35 +50,35 @@ def report_of(
         "compression": values["compression"],
         **sparsity,
         **{
-            f"{key}_{station}": getattr(around, station).get(key)
+            f"{key}_{station}": getattr(pruning, station).get(key)
             for station in ("base", "before_cut", "after_cut")
             for key in ("acc1", "acc5")
         },
-        "acc1_before_cut_bn": around.acc1_before_cut_bn,
-        "acc1_after_cut_bn": around.acc1_after_cut_bn,
-        "gap": around.gap,
-        "l1_comparison": around.l1_comparison,
-        "latency": around.latency,
+        "acc1_before_cut_bn": pruning.acc1_before_cut_bn,
+        "acc1_after_cut_bn": pruning.acc1_after_cut_bn,
+        "gap": pruning.gap,
+        "l1_comparison": pruning.l1_comparison,
+        "latency": pruning.latency,
         "amp": options.amp,
         "channels_last": options.channels_last == "true",
-        "noisy_ensemble_acc1": around.noisy_ensemble_acc1,
-        "jacobian_singular_values": around.jacobian_singular_values,
+        "noisy_ensemble_acc1": pruning.noisy_ensemble_acc1,
+        "jacobian_singular_values": pruning.jacobian_singular_values,
         "acc1_best": tuned.best,
         "acc1_best_is": _best_is(tuned),
-        "val_acc1_best": tuned.val_acc1[tuned.best_epoch] if tuned.val_acc1 else None,
+        "val_acc1_best": tuned.of_best_epoch(tuned.val_acc1),
         "best_epoch": tuned.best_epoch,
         "acc1_last": tuned.last,
         "acc1_last_epochs": last_n
         and {"epochs": min(options.last_n_epoch, len(tuned.acc1)), "mean": last_n[0], "std": last_n[1]},
-        "acc5_best": tuned.acc5[tuned.best_epoch] if tuned.acc5 else None,
+        "acc5_best": tuned.of_best_epoch(tuned.acc5),
         "acc5_last": tuned.acc5[-1] if tuned.acc5 else None,
-        "iterations": dict(tally.iterations),
-        "seconds": {phase: round(spent, 3) for phase, spent in tally.seconds.items()},
-        "images_per_second": {phase: round(rate, 1) for phase, rate in tally.images_per_second.items()},
+        "iterations": dict(counters.iterations),
+        "seconds": {phase: round(spent, 3) for phase, spent in counters.seconds.items()},
+        "images_per_second": {phase: round(rate, 1) for phase, rate in counters.images_per_second.items()},
         "torch_version": torch.__version__,
-        "processes": shard().of,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "run_dir": run_dir,
+        "processes": shard().world_size,
+        "device": torch.cuda.get_device_name(job.device) if job.device.type == "cuda" else "cpu",
+        "run_dir": str(job.run.path),
     }
 
 

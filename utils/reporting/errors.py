@@ -1,11 +1,18 @@
 """Any exception in one line: what went wrong, and what the user can do about it."""
 
 import errno
-from collections.abc import Callable
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import torch
 
 from data import lost_worker
+from utils.dist.process_group import is_main_process
+
+log = logging.getLogger("pruning")
 
 MEMORY = "out of memory: lower --batch_size and --batch_size_prune, or close other programs"
 GPU_MEMORY = "the GPU is out of memory: lower --batch_size and --batch_size_prune, or use more GPUs"
@@ -16,6 +23,35 @@ FILES = "too many open files: raise the limit (ulimit -n) or lower --workers"
 
 class CommandError(Exception):
     """The command asks for what cannot be; says in one line what would be right."""
+
+
+@contextmanager
+def command_errors() -> Iterator[None]:
+    """A ValueError raised within is one of the command."""
+    try:
+        yield
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+
+
+def report_error(error: Exception, how_to_resume: str | None, debug: bool) -> None:
+    """Print `error` as one line; its traceback goes to the log.
+
+    Args:
+        how_to_resume: the end of the line; None: no run has begun.
+        debug: print the traceback, too.
+    """
+    log.error("traceback of the error that ends the run:", exc_info=error)
+    if debug:
+        traceback.print_exception(error)
+    print_error(f"error: {explain(error, how_to_resume or '')}", every_process=how_to_resume is not None)
+
+
+def print_error(text: str, every_process: bool = False) -> None:
+    """Print one line on stderr; of several processes the first one's, unless `every_process`: each has its reason."""
+    if every_process or is_main_process():
+        with suppress(OSError, ValueError):  # a closed stream; the exit code is left
+            print(f"main.py: {text}", file=sys.stderr, flush=True)
 
 
 def one_line(text: str, most: int = 600) -> str:

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from utils.reporting.snapshots import History
+from utils.reporting.snapshots import ScoreHistory
 
 KEPT, PRUNED, MARK = "#1f77b4", "#d62728", "0.35"
 
 
-def norms_figure(history: History, kept: dict[str, Tensor], milestones: dict[str, int], path: Path) -> None:
+def norms_figure(history: ScoreHistory, kept: dict[str, Tensor], milestones: dict[str, int], path: Path) -> None:
     """Filter norms spreading while λ grows: three layers filter by filter, then every layer's spread.
 
     Source: the figure of the paper's introduction, row 1 (spread over λ); the traces by filter are ours.

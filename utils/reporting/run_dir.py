@@ -13,7 +13,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -23,61 +23,89 @@ import yaml
 from torch import Tensor, nn
 
 from data import Data
-from pruner import Pruner
+from pruner import Hooks
 from utils.checkpoint import files
 from utils.checkpoint.atomic import write_text
 from utils.checkpoint.paths import LATEST, PARAMS, PREVIOUS, REPORT, folder_of_runs, project_of
 from utils.checkpoint.record import TESTED, Record
+from utils.checkpoint.state import Checkpoint, random_state
 from utils.config.options import RUN_ID, Options, to_plain
 from utils.dist.process_group import all_gather
 from utils.dist.signals import StopSignal
 from utils.reporting.console import LogFile, optional, show
 from utils.reporting.scalars import Scalars
+from utils.reporting.snapshots import Observer
 
 
 class Run:
-    """What training reports to; this one leaves nothing behind. It is that of the Oracle's candidates and, while a
-    run has several processes, of all but the first.
+    """A run without a directory: it keeps its record and writes nothing. The Oracle's candidates have one and, of
+    several processes, all but the first.
 
     Attributes:
         kept, masks: of the cut, once it is made; every later checkpoint holds them.
-        record: what has been measured so far.
-        resumed: the checkpoint that the run is resumed from; empty for a new run.
+        record: the figures so far.
+        checkpoint: the state to resume from; None in a new run, and once the state is restored.
+        resumed_in: the phase in which the run is resumed; None in a new run.
         stop: receives signals.
     """
 
     writes = False
+    path: Path | None = None
 
-    def __init__(self, options: Options, stop: StopSignal | None = None, resumed: dict[str, Any] | None = None):
-        self.options, self.stop, self.resumed = options, stop or StopSignal(), resumed or {}
+    def __init__(self, options: Options, stop: StopSignal | None = None, checkpoint: Checkpoint | None = None):
+        self.options, self.stop, self.checkpoint = options, stop or StopSignal(), checkpoint
+        self.resumed_in = checkpoint.phase if checkpoint else None
         self.kept: dict[str, Tensor] = {}
         self.masks: dict[str, Tensor] = {}
         self.record = Record()
-        if resumed:
-            self.record.load_state_dict(resumed["record"])
+        if checkpoint:
+            self.record.load_state_dict(checkpoint.record)
 
     def log_line(self, text: str) -> None:
-        """A line for the reader, on the screen and in the log."""
+        """Log a line for the reader, on the screen and in the log."""
 
     def scalars(self, phase: str, step: int, values: dict[str, float]) -> None:
         """For TensorBoard, under ``phase/name``."""
 
-    def resumed_in(self, phase: str) -> dict[str, Any]:
-        """The checkpoint to go on from, if it is of `phase`; else empty."""
-        return self.resumed if self.resumed.get("phase") == phase else {}
+    def take_checkpoint(self, phase: str) -> Checkpoint | None:
+        """The state to resume from, if it is of `phase`; the run lets go of it."""
+        if self.checkpoint is None or self.checkpoint.phase != phase:
+            return None
+        taken, self.checkpoint = self.checkpoint, None
+        return taken
 
-    def tested(self, phase: str, step: int, test: dict[str, float], **more: Any) -> None:
-        """A row of accuracies, for ``log/accuracy.csv``."""
-        self.record.tested(phase, step, test, **more)
+    def log_test(self, phase: str, step: int, test: dict[str, float], **more: Any) -> None:
+        """Note a test of the network, a row of ``log/accuracy.csv``."""
+        self.record.add_test(phase, step, test, **more)
 
-    def cut_made(self, kept: dict[str, Tensor], masks: dict[str, Tensor]) -> None:
-        """From now on checkpoints hold the pruned network."""
+    def set_pruned(self, kept: dict[str, Tensor], masks: dict[str, Tensor]) -> None:
+        """Mark the network as pruned: checkpoints hold `kept` and `masks` from now on."""
         self.kept, self.masks = kept, masks
 
-    def save(self, *names: str, **state: Any) -> None:
-        """Write a checkpoint under each of `names`. All processes call this together."""
+    def save(
+        self,
+        *names: str,
+        phase: str,
+        step: int,
+        model: nn.Module,
+        epoch: int = 0,
+        optimizer: torch.optim.Optimizer | None = None,
+        hooks: Hooks | None = None,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        """Write a checkpoint under each of `names`; of ``checkpoint`` the one before is kept, too.
+
+        All processes call this together; only a run directory writes.
+
+        Args:
+            step, epoch: how many have been made in `phase`.
+            observers: take snapshots in the prune phase; their state is saved under their types' names.
+
+        Raises:
+            OSError: it cannot be written; what was saved before is intact.
+        """
         if names:
-            all_gather(files.random_state())
+            all_gather(random_state())
 
     @property
     def how_to_resume(self) -> str:
@@ -91,7 +119,7 @@ class Run:
         """The run is over."""
 
     def close(self) -> None:
-        """The process has nothing more to say of it."""
+        """Release what the process holds of it."""
 
 
 class RunDir(Run):
@@ -99,8 +127,8 @@ class RunDir(Run):
 
     Args:
         data: what the run trains on; its description goes into every io.
-        resumed, path, run_id: of a run to resume; without a path a new directory is made.
-        refuse_twin: called before a new directory is made, while no other process can make one here.
+        checkpoint, path, run_id: of a run to resume; without a path a new directory is made.
+        refuse_duplicate: called before a new directory is made, while no other process can make one here.
 
     Attributes:
         run_id: stands in ``params.yaml``, checkpoints and report, so that those of another run are recognized.
@@ -110,6 +138,7 @@ class RunDir(Run):
     """
 
     writes = True
+    path: Path
 
     def __init__(
         self,
@@ -117,19 +146,19 @@ class RunDir(Run):
         data: Data,
         model: nn.Module,
         stop: StopSignal | None = None,
-        resumed: dict[str, Any] | None = None,
+        checkpoint: Checkpoint | None = None,
         path: Path | None = None,
         run_id: str | None = None,
-        refuse_twin: Callable[[], None] | None = None,
+        refuse_duplicate: Callable[[], None] | None = None,
     ):
-        super().__init__(options, stop, resumed)
+        super().__init__(options, stop, checkpoint)
         self.run_id, self._data = run_id or secrets.token_hex(8), data
         if path:
             self._open(path)
         else:
             with _alone_in(_parent(options)):
-                if refuse_twin:
-                    refuse_twin()
+                if refuse_duplicate:
+                    refuse_duplicate()
                 self._open(_create(options))
             with optional("model_arch.txt"):
                 self.log_file("model_arch.txt").write_text(f"{model}\n")
@@ -167,8 +196,8 @@ class RunDir(Run):
     def scalars(self, phase: str, step: int, values: dict[str, float]) -> None:
         self._scalars.add(phase, step, values)
 
-    def tested(self, phase: str, step: int, test: dict[str, float], **more: Any) -> None:
-        super().tested(phase, step, test, **more)
+    def log_test(self, phase: str, step: int, test: dict[str, float], **more: Any) -> None:
+        super().log_test(phase, step, test, **more)
         if phase not in ("prune", "finetune"):  # the phases have curves of their own
             self.scalars(phase.replace(" ", "_"), step, {f"test_{key}": value for key, value in test.items()})
         lines = io.StringIO()
@@ -186,52 +215,38 @@ class RunDir(Run):
         model: nn.Module,
         epoch: int = 0,
         optimizer: torch.optim.Optimizer | None = None,
-        pruner: Pruner | None = None,
-        observers: Sequence[Any] = (),
+        hooks: Hooks | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
-        """Write a checkpoint under each of `names`; of ``checkpoint`` the one before is kept, too.
-
-        Args:
-            step, epoch: how many have been made in `phase`.
-            observers: look on at the prune phase; what they have to remember is saved under their types' names.
-
-        Raises:
-            OSError: it cannot be written; what was saved before is intact.
-        """
         if not names:
             return
-        tuned = self.record.tuned
-        content = self._network(model) | {
-            "phase": phase,
-            "step": step,
-            "epoch": epoch,
-            "optimizer": optimizer.state_dict() if optimizer else {},
-            "pruner": pruner.state_dict() if pruner else {},
-            "rng": all_gather(files.random_state()),  # one per process
-            "best": {"acc1": tuned.best, "epoch": tuned.best_epoch},
-            "record": self.record.state_dict(),
-            "identity": {
+        metrics = self.record.finetuning
+        checkpoint = replace(
+            self._network(model),
+            phase=phase,
+            step=step,
+            epoch=epoch,
+            optimizer=optimizer.state_dict() if optimizer else {},
+            pruner=hooks.state_dict() if hooks else {},
+            rng=all_gather(random_state()),  # one per process
+            best={"acc1": metrics.best, "epoch": metrics.best_epoch},
+            record=self.record.state_dict(),
+            identity={
                 RUN_ID: self.run_id,
                 "fingerprint": self._data.fingerprint,
                 "class_names": list(self._data.class_names),
             },
-            "observers": {type(observer).__name__: observer.state_dict() for observer in observers},
-        }
+            observers={type(observer).__name__: observer.state_dict() for observer in observers},
+        )
         for name in names:
-            files.save(self.weights(name), content, self.weights(PREVIOUS) if name == LATEST else None)
+            files.save(self.weights(name), checkpoint, self.weights(PREVIOUS) if name == LATEST else None)
 
     def save_pruned(self, model: nn.Module) -> None:
         if self.kept or self.masks:
             files.save(self.weights("pruned_model"), self._network(model))
 
-    def _network(self, model: nn.Module) -> dict[str, Any]:
-        return {
-            "options": to_plain(self.options),
-            "data": asdict(self._data.spec),
-            "kept": self.kept,
-            "masks": self.masks,
-            "model": model.state_dict(),
-        }
+    def _network(self, model: nn.Module) -> Checkpoint:
+        return Checkpoint(to_plain(self.options), asdict(self._data.spec), self.kept, self.masks, model.state_dict())
 
     def finish(self, report: dict[str, Any]) -> None:
         """Write the report: it marks the run as finished."""

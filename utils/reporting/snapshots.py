@@ -1,4 +1,4 @@
-"""How groups' scores, their order and λ went during the prune phase."""
+"""Snapshots of the groups' scores, their order and λ during the prune phase."""
 
 import csv
 import os
@@ -35,8 +35,8 @@ class Observer:
         return {}
 
 
-class History(Observer):
-    """Every group's score, each `every` steps, in a file of rows: looks at millions of weights fill no memory.
+class ScoreHistory(Observer):
+    """Every group's score, each `every` steps, in a file of rows: snapshots of millions of weights fill no memory.
 
     Args:
         resumed_at: the step at which a run is resumed; rows of later steps are written again.
@@ -76,17 +76,17 @@ class History(Observer):
 
     @property
     def steps(self) -> np.ndarray:
-        """When, (looks,)."""
+        """The steps of the snapshots, (snapshots,)."""
         return np.arange(len(self._rows)) * self._every
 
     @property
     def penalties(self) -> np.ndarray:
-        """The largest λ then, (looks,)."""
+        """The largest λ at each snapshot, (snapshots,)."""
         return self._rows[:, 0]
 
     @property
     def scores(self) -> dict[str, np.ndarray]:
-        """Layer name -> (looks, groups)."""
+        """Layer name -> (snapshots, groups)."""
         ends = np.cumsum([1, *self._groups.values()])
         return {
             name: self._rows[:, end - n : end] for (name, n), end in zip(self._groups.items(), ends[1:], strict=True)

@@ -86,7 +86,7 @@ def plan_table(values: dict[str, Any], notes: list[str]) -> str:
         method = PRUNERS[values["method"]]
         pick = f"pick at step {values['picked_at']:,}, " if values["picked_at"] is not None else ""
         lines.append(
-            f"  prune phase: {pick}{method.growth} to step {values['stabilize_from']:,}, cut after step "
+            f"  prune phase: {pick}{method.growth} to step {values['stabilise_from']:,}, cut after step "
             f"{values['cut_after_step']:,}{' (sooner if gaps widen)' if kind in method.gap_kinds else ''}"
         )
         lines.append(f"  {', '.join(f'{SHOWN[name]} {value}' for name, value in values['prune_settings'].items())}")
@@ -139,7 +139,7 @@ def closing_table(report: dict[str, Any]) -> str:
     def percent(*keys: str) -> list[str]:
         return ["" if report.get(key) is None else f"{report[key]:.2f}" for key in keys]
 
-    rows = [("accuracy on the test set, %", "top-1", "top-5", "top-1 re-estimated")]
+    rows: list[tuple[str, ...]] = [("accuracy on the test set, %", "top-1", "top-5", "top-1 re-estimated")]
     stations = {"base": "base", "before_cut": "just before the cut", "after_cut": "just after the cut"}
     for station, title in stations.items():
         if report[f"acc1_{station}"] is not None:

@@ -1,0 +1,94 @@
+"""A checkpoint of this program as one typed object."""
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+VERSION = 2  # 1 lacked what a run had measured so far, and cannot be resumed
+
+
+@dataclass
+class Checkpoint:
+    """A network of ours and, where it has a phase, the state of a run. The fields are the keys of the file.
+
+    Attributes:
+        options: stored settings of the run, plain values.
+        data: the images it was made for: a ``DataSpec`` as plain values.
+        kept: of the cut, layer name -> bool (groups,); empty before it, and for single weights.
+        masks: of the cut of single weights, layer name -> bool of the weight's shape.
+        model: the network's state dict.
+        phase: ``prune`` or ``finetune``; None: a network alone.
+        step, epoch: made so far in `phase`.
+        optimizer, pruner: their state dicts; empty where there is none.
+        rng: random state of each process, by rank.
+        best: test accuracy and number of the best epoch.
+        record: what has been measured so far.
+        identity: ``run_id``, ``fingerprint`` of the data and ``class_names``; None: by an older version.
+        observers: type name -> state of what took snapshots in the prune phase.
+    """
+
+    options: dict[str, Any]
+    data: dict[str, Any]
+    kept: dict[str, Tensor]
+    masks: dict[str, Tensor]
+    model: dict[str, Tensor]
+    phase: str | None = None
+    step: int = 0
+    epoch: int = 0
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    pruner: dict[str, Any] = field(default_factory=dict)
+    rng: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Any] = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)
+    identity: dict[str, Any] | None = None
+    observers: dict[str, Any] = field(default_factory=dict)
+    version: int = VERSION
+
+    @classmethod
+    def from_file(cls, content: dict[str, Any]) -> "Checkpoint":
+        """The checkpoint that a validated file holds; keys of later versions are left out."""
+        known = {f.name for f in fields(cls)}
+        return cls(**{key: value for key, value in content.items() if key in known})
+
+    def to_file(self) -> dict[str, Any]:
+        """The content of the file; that of a network alone has no state of a run."""
+        network = ("version", "options", "data", "kept", "masks", "model")
+        names = network if self.phase is None else (f.name for f in fields(self))
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def is_pruned(self) -> bool:
+        return bool(self.kept or self.masks)
+
+    def kept_groups(self) -> dict[str, Tensor]:
+        """Layer name -> bool (groups,), of the layers that lose groups: as cut or, before the cut, as L1 picked."""
+        if self.is_pruned:
+            return self.kept or {name: mask.flatten() for name, mask in self.masks.items()}
+        return self.pruner.get("l1_picks", {})
+
+
+@dataclass(frozen=True)
+class ExternalWeights:
+    """Weights of another program's file.
+
+    Attributes:
+        model: a state dict.
+        notices: what was done to recognize it.
+    """
+
+    model: dict[str, Tensor]
+    notices: list[str]
+
+
+def random_state() -> dict[str, Any]:
+    """State of the generators that dropout and initialization draw from, in this process."""
+    return {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Draw from now on what would have been drawn when ``random_state`` gave `state`."""
+    torch.set_rng_state(state["torch"])
+    for device, of_device in enumerate(state["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(of_device, device)

@@ -1,0 +1,46 @@
+"""Flags of a command that have no effect on its run."""
+
+from collections.abc import Iterator, Sequence
+
+from pruner import PRUNERS
+from utils.config.lr_schedule import uses_adam
+from utils.config.options import GREG, Options, by_section
+
+
+def notices_on(options: Options, typed: set[str]) -> list[str]:
+    """What was typed on the command line but has no effect on this run."""
+    if options.evaluate:
+        return []
+    notices, left = [], set(typed)  # each flag is named once, with the first reason
+    for reason, names in _without_effect(options):
+        named = [name for name in dict.fromkeys(names) if name in left]
+        left -= set(named)
+        if named:
+            notices.append(f"no effect {reason}: {', '.join(f'--{name}' for name in named)}")
+    if "start_epoch" in typed:
+        notices.append("--start_epoch has no effect: a run begins at epoch 0")
+    return notices
+
+
+def _without_effect(options: Options) -> Iterator[tuple[str, Sequence[str]]]:
+    """Reasons, and the flags that have no effect for each."""
+    method = PRUNERS[options.method]
+    idle = [*method.ignores]
+    if not method.has_prune_phase:
+        idle += [f.name for f in by_section()[GREG]] + ["save_mag_reg_log", "save_order_log"]
+    if options.method != "Oracle":
+        idle.append("ft_in_oracle_pruning")
+    if method.prunes:
+        idle.append("lr")  # fine-tuning has --lr_ft
+    yield f"under --method {options.method}", idle
+    if uses_adam(options) and not (method.has_prune_phase and not options.directly_ft_weights):
+        yield f"on {options.arch}, trained by Adam without weight decay", ("momentum", "wd")
+    if not (options.base_model_path or options.directly_ft_weights):
+        yield "without --base_model_path", ("weights_key",)
+    for flag_given, beside in (
+        ("directly_ft_weights", ("base_model_path", "weights_key", "stage_pr", "skip_layers", "base_pr_model")),
+        ("base_pr_model", ("skip_layers",)),
+        ("fix_reg_interval", () if "fix_reg_interval" in idle else ("update_reg_interval", "reg_granularity_prune")),
+    ):
+        if getattr(options, flag_given):
+            yield f"beside --{flag_given}", beside

@@ -1,0 +1,180 @@
+"""Everything that can be wrong with a command is found here, before anything is written."""
+
+import json
+import logging
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from data import Data, DataSource, DataSpec
+from model import cost_of, example
+from utils.checkpoint.resume import Command
+from utils.checkpoint.state import Checkpoint
+from utils.checkpoint.validation import refuse_other_optimizer
+from utils.config.options import Options
+from utils.config.types import error_prefix
+from utils.dist.device import device_notices, device_of
+from utils.dist.process_group import broadcast_from_main, join, shard
+from utils.dist.signals import StopSignal
+from utils.engine.evaluate import evaluate
+from utils.engine.precision import resolved
+from utils.pipeline.base_model import (
+    BaseModel,
+    family_notice,
+    load_base_model,
+    log_notices,
+    resumed_model,
+)
+from utils.pipeline.plan import Planned, length_notices, plan_notes, plan_run, refuse_untrained
+from utils.reporting.console import show
+from utils.reporting.run_dir import Run, RunDir
+from utils.reporting.tables import evaluation_table, plan_table
+
+log = logging.getLogger("pruning")
+
+
+@dataclass
+class Job:
+    """A run, ready to start or to resume.
+
+    Attributes:
+        base: the network to start from, or that of the checkpoint.
+    """
+
+    options: Options
+    device: torch.device
+    data: Data
+    base: BaseModel
+    planned: Planned
+    run: Run
+
+    @property
+    def model(self) -> nn.Module:
+        return self.base.model
+
+    @property
+    def example(self) -> Tensor:
+        """One image, on the device, to trace the network with."""
+        return example(self.model, self.data.spec.channels, self.data.spec.size)
+
+
+def prepare(command: Command, stop: StopSignal) -> Job | None:
+    """Check a command and load what it names.
+
+    Returns:
+        None where the command asks for a plan or an evaluation alone, which is printed.
+
+    Raises:
+        ValueError: the command cannot be carried out.
+    """
+    options, notices = command.options, list(command.notices)
+    device = device_of(options.device, options.gpu)
+    join(device, options.dist_backend)
+    options = resolved(replace(options, seed=broadcast_from_main(options.seed)), device)
+    with error_prefix("data_path"):
+        source = DataSource(options.dataset, options.data_path)
+    notices += device_notices(device, options.gpu) + family_notice(options, source.spec)
+    if options.evaluate:
+        print_evaluation(options, source, device)
+        log_notices(notices)
+        return None
+    checkpoint = command.resume.checkpoint if command.resume else None
+    planned = plan_run(options, source.spec, checkpoint.kept_groups() if checkpoint else {})
+    if not command.resume:
+        notices += length_notices(options, planned)
+    if options.plan:
+        log_notices(notices)
+        print_plan(options, planned, [] if checkpoint else plan_notes(options, planned.plan))
+        return None
+    base = _base_model(command, options, source.spec, planned)
+    data = _load(source, options, device)
+    notices += data.notices + (refuse_other_images(data, checkpoint) if checkpoint else [])
+    run = _open_run(command, options, data, base, stop)
+    run.record.images = data.sizes
+    log_notices(notices)  # a wrong command is answered in one line, without them
+    return Job(options, device, data, base, planned, run)
+
+
+def _base_model(command: Command, options: Options, spec: DataSpec, planned: Planned) -> BaseModel:
+    resume = command.resume
+    if resume and resume.checkpoint:
+        base = resumed_model(resume.checkpoint, spec, str(resume.file))
+        refuse_other_optimizer(resume.checkpoint.optimizer, base.model, resume.file)
+        return base
+    refuse_untrained(options, planned.plan)
+    base = load_base_model(options, spec)
+    if base.pruned and not options.directly_ft_weights:
+        raise ValueError(f"{base.source} is already pruned; give a dense network to --base_model_path")
+    return base
+
+
+def _open_run(command: Command, options: Options, data: Data, base: BaseModel, stop: StopSignal) -> Run:
+    """The run's directory; of several processes the first one's."""
+    resume = command.resume
+    checkpoint = resume.checkpoint if resume else None
+    if shard().rank:
+        return Run(options, stop, checkpoint)
+    return RunDir(
+        options,
+        data,
+        base.model,
+        stop,
+        checkpoint,
+        path=resume.path if resume else None,
+        run_id=resume.run_id if resume else None,
+        refuse_duplicate=command.refuse_duplicate,
+    )
+
+
+def _load(source: DataSource, options: Options, device: torch.device) -> Data:
+    with error_prefix("data_path"):
+        return source.load(options.seed, options.workers, device, options.val_fraction, shard(), options.train_images)
+
+
+def refuse_other_images(data: Data, checkpoint: Checkpoint) -> list[str]:
+    """Compare the data with those that the resumed run began with.
+
+    Returns:
+        A notice where an older version's checkpoint does not say all about them.
+
+    Raises:
+        ValueError: they differ.
+    """
+    n_train, n_test = checkpoint.record["images"]
+    if (n_train, n_test) != data.sizes:
+        raise ValueError(
+            f"--data_path: the run began with {n_train} and {n_test} images to train on and to test; here are "
+            f"{data.sizes}"
+        )
+    identity = checkpoint.identity
+    if identity is None:
+        return ["the checkpoint is of an older version: whether these are the same images cannot be compared"]
+    if list(identity["class_names"]) != list(data.class_names):
+        was, now = ([*names][:5] for names in (identity["class_names"], data.class_names))
+        raise ValueError(f"--data_path: the run began with the classes {was}; here they are {now}")
+    if identity["fingerprint"] != data.fingerprint:
+        raise ValueError(
+            f"--data_path: these are not the images that the run began with, though as many (fingerprint "
+            f"{data.fingerprint}, was {identity['fingerprint']})"
+        )
+    return []
+
+
+def print_plan(options: Options, planned: Planned, notes: list[str]) -> None:
+    """Print ``--plan``, as text or JSON; `notes` would stop a run."""
+    if options.plan == "text":
+        show(plan_table(planned.values, notes))
+        return
+    show(json.dumps(planned.values))
+    for note in notes:
+        log.warning("note: %s", note)
+
+
+def print_evaluation(options: Options, source: DataSource, device: torch.device) -> None:
+    """Print ``--evaluate``: accuracy and costs of a file, dense or pruned."""
+    base = load_base_model(options, source.spec)
+    model = base.model.to(device)
+    accuracy = evaluate(model, _load(source, options, device).test_batches())
+    cost = cost_of(model, source.spec.channels, source.spec.size)
+    show(evaluation_table(str(base.source), source.spec.name, accuracy, cost, base.masks))
