@@ -223,7 +223,7 @@ def skipped_addresses(layers: list[Layer], typed: LayerAddresses, kind: str) -> 
     """
     entries = typed.addresses
     if entries and kind == "weight" and is_residual(layers):
-        raise ValueError("single weights of a residual net are skipped by stage; give the stage ratio 0")
+        raise ValueError(f"single {kind}s of a residual net are skipped by stage; give the stage ratio 0")
     named: set[str] = set()
     for entry in entries:
         found = {layer.address for layer in layers if f"{layer.address}.".startswith(f"{entry}.")}

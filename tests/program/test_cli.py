@@ -498,7 +498,7 @@ def test_a_plan_of_an_imagenet_run_has_the_published_speedup(tmp_path):
     )
     plan = json.loads(ran.out)
     assert ran.code == 0
-    assert ran.err.startswith("note: a run would stop here: nobody has trained this network")
+    assert ran.err.startswith("note: a run would stop here: no trained weights")
     assert plan["speedup"] == pytest.approx(3.06, abs=0.005)
     assert plan["flops0"] == 8_178_368_512
     assert plan["cut_after_step"] == 5 * 10_000 + 40_000

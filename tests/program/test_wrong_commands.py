@@ -66,7 +66,7 @@ WRONG = {
     "two commas in a schedule": (f"{DIGITS} --lr_ft 0:0.1,,", "--lr_ft", "''", "30:0.001"),
     "ratio of 1 without brackets": (f"{DIGITS} --method L1 --stage_pr 0,1,0,0,0", "--stage_pr", "'1'", "less than 1"),
     "ranges that overlap, without brackets": (f"{VGG} --method L1 --stage_pr 1-4:0.5,3:0.2", "3:0.2", "second time"),
-    "ratios by layer for stages": (f"{DIGITS} --method L1 --stage_pr [1-3:0.5]", "--stage_pr", "[1:0.5, 2:0.5, 3:0.5]", "5 ratios"),
+    "ratios by layer for stages": (f"{DIGITS} --method L1 --stage_pr [1-3:0.5]", "--stage_pr", "[1-3:0.5]", "5 ratios"),
     "ratios by stage for layers": (f"{VGG} --method L1 --stage_pr [0,0.5]", "--stage_pr", "[0,0.5]", "[1-15:0.7]"),
     "reversed range": (f"{VGG} --method L1 --stage_pr [4-1:0.5]", "--stage_pr", "4-1:0.5", "1-4"),
     "layer named twice": (f"{VGG} --method L1 --stage_pr [1-4:0.5,3:0.2]", "--stage_pr", "3:0.2", "second time"),

@@ -11,8 +11,8 @@ import pytest
 import torch
 from helpers import ROOT, run_program, write_npz_set
 
-import main
 from utils.engine import train
+from utils.pipeline import prepare
 from utils.reporting.errors import explain
 from utils.reporting.scalars import Scalars
 
@@ -94,7 +94,7 @@ def test_what_fails_before_a_run_has_begun_has_exit_code_2(tmp_path, monkeypatch
     def broken(*args, **kwargs):
         raise MemoryError
 
-    monkeypatch.setattr(main, "plan_run", broken)
+    monkeypatch.setattr(prepare, "plan_run", broken)
     ran = run_program(tmp_path, *WORDS)
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith("main.py: error: out of memory")
@@ -194,17 +194,17 @@ def test_curves_that_cannot_be_written_are_a_notice(tmp_path, caplog):
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
-@pytest.mark.parametrize("what", ["figures.norms_figure", "cutting.to_memory_format"])
+@pytest.mark.parametrize("what", ["prune.norms_figure", "cut.to_memory_format"])
 def test_a_picture_that_fails_is_a_notice_and_a_cut_that_fails_is_not(what, tmp_path, monkeypatch):
     def broken(*args, **kwargs):
         raise ValueError("odd")
 
     module, name = what.split(".")
-    monkeypatch.setattr(main if module == "figures" else sys.modules[f"utils.{module}"], name, broken)
+    monkeypatch.setattr(sys.modules[f"utils.pipeline.{module}"], name, broken)
     words = ["--dataset", "digits", "--arch", "lenet5_mini", "--method", "GReg-1", "--stage_pr", "[1:0.5]", "--epochs", "0",
              "--allow_untrained", "--reg_granularity_prune", "0.5", "--stabilize_reg_interval", "2"]  # fmt: skip
     ran = run_program(tmp_path, *words)
-    if module == "figures":
+    if module == "prune":
         assert ran.code == 0
         assert "notice: no filter_norms.png (ValueError: odd)" in ran.err
     else:

@@ -74,7 +74,7 @@ def test_the_committed_commands_are_the_seeds():
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row["name"])
 def test_a_script_of_a_table_is_what_would_be_written_and_plans(row, capsys):
-    text = (ROOT / "scripts" / f"{row['name']}.sh").read_text()
+    text = (ROOT / "scripts" / "paper" / f"{row['name']}.sh").read_text()
     assert text == script(row)
     line = text.splitlines()[-1]
     assert line.endswith(' "$@"')

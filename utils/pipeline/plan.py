@@ -86,7 +86,8 @@ def _plan(options: Options, model: nn.Module, kept_so_far: dict[str, Tensor]) ->
         return plan, kept if options.inherit_pruned == "index" else None
     if not options.stage_pr:
         raise ValueError(f"--method {options.method} needs --stage_pr, such as [0,0.5,0.5,0.5,0] or [1-15:0.7]")
-    with error_prefix(f"skip_layers {options.skip_layers}"):
+    kind = f" --wg {options.wg}" if options.wg == "weight" else ""
+    with error_prefix(f"skip_layers {options.skip_layers}{kind}"):
         skipped = skipped_addresses(layers, options.skip_layers, options.wg)
     with error_prefix(f"stage_pr {options.stage_pr}"):
         plan = make_plan(layers, options.stage_pr, skipped, options.wg, method.rounded)
