@@ -38,7 +38,7 @@ def fingerprint_of(parts: Iterable[bytes | np.ndarray]) -> str:
     """Hash `parts` in order."""
     total = hashlib.blake2b(digest_size=8)
     for part in parts:
-        content = part if isinstance(part, bytes) else np.ascontiguousarray(part)
+        content = part if isinstance(part, bytes) else np.ascontiguousarray(part).data
         total.update(hashlib.blake2b(content, digest_size=16).digest())  # so that the limits of parts count, too
     return total.hexdigest()
 

@@ -47,7 +47,8 @@ def read_npz(folder: Path) -> Contents:
                 members = [archive.getinfo(f"{key}.npy") for key in NAMES]
         splits.append((images, torch.from_numpy(labels[name].astype(np.int64))))
         sums += [f"{name} {member.filename} {member.file_size} {member.CRC}".encode() for member in members]
-    return Contents(spec, *splits, fingerprint_of(sums))
+    train, test = splits
+    return Contents(spec, train, test, fingerprint_of(sums))
 
 
 def _described(folder: Path) -> tuple[DataSpec, dict[str, np.ndarray]]:

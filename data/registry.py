@@ -49,10 +49,10 @@ def _digits(folder: Path, spec: DataSpec) -> Contents:
     images = _resized(torch.from_numpy(raw / 16 * 255).view(-1, 1, 8, 8), spec.size)
     train, test = train_test_split(np.arange(len(targets)), test_size=0.2, stratify=targets, random_state=0)
     labels = torch.from_numpy(targets).long()
-    halves = [(images[part], labels[part]) for part in (train, test)]
     # Of the digits before resizing, whose rounding is the machine's.
     fingerprint = fingerprint_of([array[part].astype(np.uint8) for part in (train, test) for array in (raw, targets)])
-    return Contents(spec, *halves, fingerprint, tuple(str(digit) for digit in range(spec.classes)))
+    names = tuple(str(digit) for digit in range(spec.classes))
+    return Contents(spec, (images[train], labels[train]), (images[test], labels[test]), fingerprint, names)
 
 
 def _resized(images: Tensor, size: int) -> Tensor:
@@ -79,7 +79,8 @@ def _torchvision(dataset: type, file: str) -> Callable[[Path, DataSpec], Content
             if images.shape[-1] != spec.size:
                 images = _resized(images, spec.size)
             splits.append((images, labels))
-        return Contents(spec, *splits, fingerprint_of(raw), tuple(found.classes))
+        train_split, test_split = splits
+        return Contents(spec, train_split, test_split, fingerprint_of(raw), tuple(found.classes))
 
     return read
 
@@ -158,9 +159,16 @@ def _open_npz(folder: Path) -> OpenSet:
     return OpenSet(describe_npz(folder), lambda: read_npz(folder))
 
 
-_CIFAR100 = {"mean": (0.5071, 0.4867, 0.4408), "std": (0.2675, 0.2565, 0.2761)}
-_IMAGENET = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "flip": True}
-_CROP = {"pad": 4, "flip": True}
+_CIFAR100_MEAN, _CIFAR100_STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
+
+
+def _cifar(name: str, classes: int, mean: tuple[float, ...], std: tuple[float, ...]) -> DataSpec:
+    return DataSpec(name, classes, 3, 32, mean, std, pad=4, flip=True, train_images=50_000)
+
+
+def _imagenet(name: str, classes: int, size: int = 224, pad: int = 0, train_images: int | None = None) -> DataSpec:
+    return DataSpec(name, classes, 3, size, IMAGENET_MEAN, IMAGENET_STD, pad=pad, flip=True, train_images=train_images)
+
 
 # A new set is one entry here. CIFAR-10 has ImageNet's mean and std, as in the original program.
 DATASETS: dict[str, Source] = {
@@ -174,18 +182,16 @@ DATASETS: dict[str, Source] = {
         _torchvision(datasets.FashionMNIST, "FashionMNIST/raw/*-ubyte"),
     ),
     "cifar10": _fixed(
-        DataSpec("cifar10", 10, 3, 32, IMAGENET_MEAN, IMAGENET_STD, **_CROP, train_images=50_000),
+        _cifar("cifar10", 10, IMAGENET_MEAN, IMAGENET_STD),
         _torchvision(datasets.CIFAR10, "cifar-10-python.tar.gz"),
     ),
     "cifar100": _fixed(
-        DataSpec("cifar100", 100, 3, 32, **_CIFAR100, **_CROP, train_images=50_000),
+        _cifar("cifar100", 100, _CIFAR100_MEAN, _CIFAR100_STD),
         _torchvision(datasets.CIFAR100, "cifar-100-python.tar.gz"),
     ),
     "npz": Source(_open_npz, is_folder=True),
     "folder": Source(_open_folder, is_folder=True),
-    "imagenet": _fixed(DataSpec("imagenet", 1000, 3, 224, **_IMAGENET, train_images=1_281_167), _read_folder),
-    "imagenet_subset_200": _fixed(DataSpec("imagenet_subset_200", 200, 3, 224, **_IMAGENET), _read_folder),
-    "tiny_imagenet": _fixed(
-        DataSpec("tiny_imagenet", 200, 3, 64, **_IMAGENET, pad=8, train_images=100_000), _read_folder
-    ),
+    "imagenet": _fixed(_imagenet("imagenet", 1000, train_images=1_281_167), _read_folder),
+    "imagenet_subset_200": _fixed(_imagenet("imagenet_subset_200", 200), _read_folder),
+    "tiny_imagenet": _fixed(_imagenet("tiny_imagenet", 200, size=64, pad=8, train_images=100_000), _read_folder),
 }

@@ -113,7 +113,9 @@ class _Walk:
 
     def _descend(self, real: list[tuple[int, str]]) -> None:
         """Collect the images below `real` (label, folder): links come last, so that they are the repetition."""
-        linked, found, tops = [], [], set(real)
+        linked: list[tuple[int, str]] = []
+        found: list[tuple[int, str, list[str]]] = []
+        tops = set(real)
         while real or linked:
             label, folder = item = (real or linked).pop()
             if item not in tops and not self._is_new(folder):

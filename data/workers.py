@@ -115,7 +115,9 @@ def end_with_program(worker: int) -> None:
 
 
 def _wait_for_program() -> None:
-    connection.wait([multiprocessing.parent_process().sentinel])
+    program = multiprocessing.parent_process()
+    assert program is not None  # a worker has one
+    connection.wait([program.sentinel])
     os._exit(1)
 
 

@@ -67,12 +67,15 @@ def build_model(arch: str, num_classes: int, in_channels: int, image_size: int, 
 def _read_channels(model: nn.Module, in_channels: int) -> None:
     """Replace the first conv, which reads RGB, by one that reads `in_channels`."""
     name, conv = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
+    (height, width), (down, right) = conv.kernel_size, conv.stride
+    assert not isinstance(conv.padding, str)
+    vertical, horizontal = conv.padding
     stem = nn.Conv2d(
         in_channels,
         conv.out_channels,
-        conv.kernel_size,
-        conv.stride,
-        conv.padding,
+        (height, width),
+        (down, right),
+        (vertical, horizontal),
         bias=conv.bias is not None,
     )
     model.set_submodule(name, stem)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from .init import reinitialize
 
 # Filters per conv; "M" is a 2×2 max-pool (Simonyan and Zisserman 2015, table 1).
-WIDTHS = {
+WIDTHS: dict[int, tuple[int | str, ...]] = {
     11: (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512),
     13: (64, 64, "M", 128, 128, "M", 256, 256, "M", 512, 512, "M", 512, 512),
     16: (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512),
@@ -18,7 +18,7 @@ class VGG(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for width in WIDTHS[depth]:
-            if width == "M":
+            if isinstance(width, str):
                 layers.append(nn.MaxPool2d(2))
             else:
                 conv = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+Modules = dict[str, nn.Conv2d | nn.Linear]
 BLOCK_CONV = re.compile(r"layer(?P<stage>\d+)\.(?P<sequence>\d+)\.(?:conv(?P<conv>\d+)|downsample\.0)")
 
 
@@ -43,7 +44,7 @@ def layers_of(model: nn.Module) -> list[Layer]:
     Raises:
         ValueError: the network is of a form whose layers have no addresses.
     """
-    modules = {n: m for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+    modules: Modules = {n: m for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
     if any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in modules.values()):
         raise ValueError(f"{type(model).__name__} with grouped convs cannot be pruned; {_which_can()}")
     if _is_single_branch(model, modules):
@@ -53,7 +54,7 @@ def layers_of(model: nn.Module) -> list[Layer]:
     raise ValueError(f"layers of {type(model).__name__} have no addresses to prune by; {_which_can()}")
 
 
-def _is_single_branch(model: nn.Module, layers: dict[str, nn.Module]) -> bool:
+def _is_single_branch(model: nn.Module, layers: Modules) -> bool:
     """Whether all `layers` lie in ``nn.Sequential`` containers of the network, so that each reads the one before.
 
     Blocks with branches are modules of a type of their own; none of torchvision's branched networks passes.
@@ -70,12 +71,12 @@ def _which_can() -> str:
     return "residual nets (resnet*, wide_resnet*) and single-branch nets (vgg*, alexnet, lenet5*, mlp_*) can"
 
 
-def _chain(modules: dict[str, nn.Module]) -> list[Layer]:
+def _chain(modules: Modules) -> list[Layer]:
     """Every layer may lose filters but the last, and channels but the first.
 
     A linear layer that reads flattened maps has several columns per filter before it: no channel of its own.
     """
-    layers = []
+    layers: list[Layer] = []
     last = len(modules) - 1
     for index, (name, module) in enumerate(modules.items()):
         shape = tuple(module.weight.shape)
@@ -89,7 +90,7 @@ def _chain(modules: dict[str, nn.Module]) -> list[Layer]:
     return layers
 
 
-def _blocks(modules: dict[str, nn.Module]) -> list[Layer]:
+def _blocks(modules: Modules) -> list[Layer]:
     """Within a block, all convs but the last may lose filters, all but the first channels; shortcuts neither.
 
     So every sum over branches keeps its width.
@@ -102,7 +103,7 @@ def _blocks(modules: dict[str, nn.Module]) -> list[Layer]:
             block = (match["stage"], match["sequence"])
             last_conv[block] = max(last_conv.get(block, "1"), match["conv"])
 
-    layers = []
+    layers: list[Layer] = []
     for name, module in modules.items():
         shape, match = tuple(module.weight.shape), matches[name]
         if not match:  # the stem comes before any block, the classifier after all

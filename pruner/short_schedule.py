@@ -32,6 +32,7 @@ def short_schedule(options: PrunerOptions, given: Collection[str], picks_later: 
     Raises:
         ValueError: N is too small; names the smallest that is possible.
     """
+    assert options.prune_steps is not None
     n_steps, fixed_stabilize = options.prune_steps, "stabilize_reg_interval" in given
     growing = n_steps - options.stabilize_reg_interval if fixed_stabilize else (64 * n_steps + 50) // 100
     every, picking, pushing = _updates(options, given, picks_later, max(growing, 1))

@@ -8,50 +8,62 @@ from utils.dist.process_group import PATIENCE, shard
 
 
 class ConsensusError(ArithmeticError):
-    """The processes have come to different λ, picks or phases."""
+    """The ranks have come to different λ, picks or status."""
 
 
 class RankConsensus:
-    """What all processes must know of each other at every step, by one small message that nobody waits for.
+    """Exchange a few integers between all ranks at every step, without a host sync.
 
-    What is said at one step is heard at the next: the message travels while the step is made. It goes over
-    gloo, from CPU to CPU, so that no GPU is stalled.
+    What is sent at one step is received at the next: the message travels during the step. It goes over gloo, from CPU
+    to CPU, so that no GPU is stalled.
     """
 
-    def __init__(self):
-        self._several = shard().world_size > 1
-        self._group = dist.new_group(backend="gloo", timeout=PATIENCE) if self._several else None
+    def __init__(self) -> None:
+        self._group: dist.ProcessGroup | None = None
+        if shard().world_size > 1:
+            group = dist.new_group(backend="gloo", timeout=PATIENCE)
+            assert isinstance(group, dist.ProcessGroup)  # every rank is a member
+            self._group = group
         self._pending: tuple[dist.Work, Tensor] | None = None
 
     def exchange(self, signal: int, due: bool, fingerprint: int) -> tuple[int, bool]:
-        """Say whether this process was sent a signal (its number, or 0), whether it finds a checkpoint due, and
-        what it has decided so far. Returns the first two, of any process.
+        """Send this rank's values; receive those of the step before.
+
+        Args:
+            signal: number of the signal that this process received, or 0.
+            due: whether this process finds a checkpoint due.
+            fingerprint: of what it has decided so far.
+
+        Returns:
+            The signal and whether a checkpoint is due, of any rank.
 
         Raises:
             ConsensusError: the fingerprints differ.
         """
-        if not self._several:
+        if self._group is None:
             return signal, due
-        heard = self._hear()
-        said = torch.tensor([signal, due, fingerprint, -fingerprint], dtype=torch.int64)
-        self._pending = dist.all_reduce(said, dist.ReduceOp.MAX, self._group, async_op=True), said
-        return heard
+        received = self._receive()
+        values = torch.tensor([signal, due, fingerprint, -fingerprint], dtype=torch.int64)
+        work = dist.all_reduce(values, dist.ReduceOp.MAX, self._group, async_op=True)
+        assert work is not None
+        self._pending = work, values
+        return received
 
-    def _hear(self) -> tuple[int, bool]:
+    def _receive(self) -> tuple[int, bool]:
         if self._pending is None:
             return 0, False
-        work, said = self._pending
+        work, values = self._pending
         work.wait()
         self._pending = None
-        signal, due, most, least = said.tolist()
-        if most != -least:
-            raise ConsensusError("the processes disagree on λ, picks or phase; nothing more is saved")
+        signal, due, largest, negated_smallest = values.tolist()
+        if largest != -negated_smallest:
+            raise ConsensusError("the processes disagree on λ, picks or status; nothing more is saved")
         return signal, bool(due)
 
     def close(self, signal: int) -> int:
-        """Hear what was said last. Returns the number of a signal, or 0."""
-        if not self._several:
+        """Receive what was sent last. Returns the number of a signal, or 0."""
+        if self._group is None:
             return signal
-        signal, _ = self._hear()
+        signal, _ = self._receive()
         dist.destroy_process_group(self._group)
         return signal
