@@ -45,13 +45,13 @@ def test_errors_of_the_machine_come_with_advice_and_the_way_to_resume(name):
     assert "\n" not in line
 
 
-class Odd(Exception):
+class OddError(Exception):
     def __str__(self):
         return "first\nsecond"
 
 
 @pytest.mark.parametrize(
-    "error", [KeyError("x"), Odd(), RuntimeError(), AssertionError(), RecursionError("deep"), StopIteration()]
+    "error", [KeyError("x"), OddError(), RuntimeError(), AssertionError(), RecursionError("deep"), StopIteration()]
 )
 def test_any_other_error_is_named_as_unexpected_in_one_line(error):
     line = explain(error)
