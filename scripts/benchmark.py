@@ -350,7 +350,7 @@ def epoch_seconds(n: int) -> float:
 def scale(quick: bool) -> Iterator[Row]:
     """Cost per image as the data grow, and throughput as processes do."""
     sizes = (512, 1024, 2048)
-    times = in_turn({str(n): (lambda n=n: epoch_seconds(n)) for n in sizes}, 2 if quick else 5)
+    times = in_turn({str(n): partial(epoch_seconds, n) for n in sizes}, 2 if quick else 5)
     for n in sizes[1:]:
         per_image = [512 / n * ratio for ratio in ratios(times[str(n)], times["512"])]
         yield row(f"scale: {n // 512} times the images: cost per image / of 512 images", per_image, "<= 1.1")

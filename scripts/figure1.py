@@ -10,6 +10,7 @@ import argparse
 import sys
 import zipfile
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -38,7 +39,7 @@ def picture(layers: dict[str, dict[str, np.ndarray]], chosen: str) -> Figure:
     """Source: paper, figure 1. Its norm of a filter is the L1-norm; mean |w| differs by a factor alone."""
     figure = Figure(figsize=(12.5, 6.6), layout="constrained")
     FigureCanvasAgg(figure)
-    above, below = figure.subfigures(2, 1)
+    above, below = cast(np.ndarray, figure.subfigures(2, 1))
     ax = above.subplots()
     for name, layer in sorted(layers.items(), key=lambda item: item[0] == chosen):  # the chosen one on top
         spread = layer["scores"].std(1) / layer["scores"].mean(1)

@@ -96,7 +96,9 @@ def run_alone(words: list[str], cwd: Path) -> Path:
     """Returns the run's directory."""
     cwd.mkdir(parents=True, exist_ok=True)
     subprocess.run(words, cwd=cwd, check=True, capture_output=True)
-    return run_dir_in(cwd)
+    run_dir = run_dir_in(cwd)
+    assert run_dir is not None
+    return run_dir
 
 
 def seconds_to_start() -> float:
@@ -227,7 +229,8 @@ def main() -> int:
     write_images(work / "arrays")
     write_image_files(work / "files")
     alone: dict[tuple[str, str, str], Path] = {}
-    stages, survived, lost = Counter(), 0, 0
+    stages: Counter[str] = Counter()
+    survived = lost = 0
     for n in itertools.count():
         if survived + lost >= asked.kills or time.monotonic() - began > 60 * asked.minutes:
             break
@@ -237,8 +240,9 @@ def main() -> int:
             alone[method, kind, stored] = run_alone(words, work / f"alone_{method}_{kind}_{stored}")
         cwd = work / f"killed_{n}_{method}_{kind}_{stored}"
         outcome = run_killed(words, cwd, method, targets_for(method, asked.each, dice), dice, KILLS[stored])
-        if not outcome.exit_code:
-            outcome.differences += differences(alone[method, kind, stored], run_dir_in(cwd))
+        run_dir = run_dir_in(cwd)
+        if not outcome.exit_code and run_dir:
+            outcome.differences += differences(alone[method, kind, stored], run_dir)
         kills = sum(outcome.kills.values())
         stages += outcome.kills
         survived, lost = (survived + kills, lost) if outcome.survived else (survived, lost + kills)

@@ -1,5 +1,6 @@
 """The pictures of RESULTS.md, named in ``PICTURES``; colours of Okabe and Ito, told apart by marks too."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -89,7 +90,8 @@ def accuracy_by_ratio(reports: dict[str, list[Run]], experiment: str, net: str) 
     over = "mean and std over seeds" if len({report["seed"] for _, report in runs}) > 1 else "one seed"
     figure, (left, right) = blank(2, f"After fine-tuning, best epoch on the test set, {over}: {DATA}, {net}")
     for i, method in enumerate(STYLES):
-        levels, above = [], []
+        levels: list[tuple[float, float, float]] = []
+        above: list[tuple[float, float, float]] = []
         for place, ratio in enumerate(ratios):
             found = [*accuracies(runs, ratio=ratio, method=method).values()]
             for points, values in ((levels, found), (above, gains(runs, ratio, method, "L1"))):
@@ -165,7 +167,7 @@ def accuracy_by_length(reports: dict[str, list[Run]], ratio: str) -> Figure | No
     return figure
 
 
-PICTURES = {
+PICTURES: dict[str, Callable[[dict[str, list[Run]]], Figure | None]] = {
     "cut": cut_against_penalty,
     "schedule": partial(accuracy_by_ratio, experiment="schedule", net="ResNet20"),
     "schedule56": partial(accuracy_by_ratio, experiment="schedule56", net="ResNet56"),

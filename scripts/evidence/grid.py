@@ -142,7 +142,8 @@ def cells_of(grid: dict[str, Any], places: dict[str, str] | None = None) -> list
     unknown = [name for name in places or {} if name not in own]
     if unknown:
         raise ValueError(f"the grid has no place {unknown[0]}; it has {', '.join(own) or 'none'}")
-    values, cells = as_text(grid.get("values"), "values"), []
+    values = as_text(grid.get("values"), "values")
+    cells: list[Cell] = []
     for name, experiment in grid["experiments"].items():
         refuse_other_form(name, experiment)
         cells += cells_of_one(name, experiment, values, own, own | (places or {}))

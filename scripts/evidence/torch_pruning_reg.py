@@ -64,6 +64,7 @@ class TorchPruning(Pruner):
     @classmethod
     def build(cls, options, setting: PruningContext) -> "TorchPruning":
         schedule = setting.schedule
+        assert schedule is not None
         return cls(setting.model, setting.plan, schedule, float(options.reg_granularity_prune), setting.example)
 
     @property
@@ -95,7 +96,9 @@ class TorchPruning(Pruner):
         return {name: groups.gap(scores[name], kept).item() for name, kept in self.kept().items()}
 
     def scores(self) -> dict[str, Tensor]:
-        return {name: groups.scores(self._model.get_submodule(name).weight, "filter") for name in self._plan.pruned}
+        return {
+            name: groups.scores(self._model.get_parameter(f"{name}.weight"), "filter") for name in self._plan.pruned
+        }
 
     def report(self) -> dict[str, float]:
         return {"lambda": max(reg.max().item() for reg in self._peer.group_reg.values())}

@@ -17,7 +17,7 @@ OF_THE_PRUNE_PHASE = ("--batch_size_prune", "--update_reg_interval", "--stabiliz
 
 def seed_flags() -> dict[str, dict[str, str | None]]:
     """``--project`` of each command of the seed -> its flags, in order; a flag without a value has None."""
-    found = {}
+    found: dict[str, dict[str, str | None]] = {}
     for line in SEED_COMMANDS.read_text().splitlines():
         words = shlex.split(line)
         words = words[words.index("main.py") + 1 :]
@@ -27,7 +27,7 @@ def seed_flags() -> dict[str, dict[str, str | None]]:
                 flags[word] = None
             else:
                 flags[next(reversed(flags))] = word
-        found[flags["--project"]] = flags
+        found[str(flags["--project"])] = flags
     return found
 
 
