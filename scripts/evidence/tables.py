@@ -20,6 +20,7 @@ from scripts.evidence.runs import (
     select_by_length,
     select_by_rate,
     step_counts,
+    total_steps,
 )
 
 FIRST_AXES = ("arch", "ratio", "method")
@@ -140,6 +141,7 @@ TABLES = {
     "unstructured": Table(("unstructured",), [*CUT_ACCURACY, *FINETUNED, ZEROS, OVERLAP]),
 }
 SUMMARY_RATIOS = ("0.5", "0.7", "0.9")
+TOLERANCE = 0.02  # relative difference up to which the steps, or the FLOPs, of two runs count as equal
 
 
 def all_tables(runs: dict[str, list[Run]]) -> dict[str, list[list[str]]]:
@@ -153,6 +155,7 @@ def all_tables(runs: dict[str, list[Run]]) -> dict[str, list[list[str]]]:
         "gains": gain_rows(runs["schedule"]),
         "gains56": gain_rows(runs["schedule56"]),
         "lengths": length_rows(runs),
+        "matched": matched_rows(runs),
         "lr": rate_rows(runs),
     }
 
@@ -214,19 +217,23 @@ def summary_rows(runs: dict[str, list[Run]]) -> list[list[str]]:
 
     lost = Column(LOST.title, LOST.value, "{:.1f}")
     return [
-        ["ResNet20, 3 seeds, unless stated", *(f"ratio {ratio}" for ratio in SUMMARY_RATIOS), "read on"],
-        ["GReg-1 − L1, equal fine-tuning, points", *gain("schedule", "L1"), "part 2"],
-        ["GReg-1 − L1, equal total steps, points", *gain("schedule", "L1-longer"), "part 2"],
-        ["GReg-1 − L1, equal training FLOPs, points", *gain_at_equal_flops("schedule", "same-flops"), "part 2"],
-        ["the same at equal steps, ResNet56, 1 seed", *gain("schedule56", "L1-longer"), "part 2, ResNet56"],
         [
-            "the same at equal FLOPs, ResNet56, 1 seed",
+            "comparison, in points (ResNet20, 3 seeds)",
+            *(f"pruning ratio {ratio}" for ratio in SUMMARY_RATIOS),
+            "read on",
+        ],
+        ["GReg-1 − L1, equal fine-tuning", *gain("schedule", "L1"), "part 2"],
+        ["GReg-1 − L1, equal total steps", *gain("schedule", "L1-longer"), "part 2"],
+        ["GReg-1 − L1, equal training FLOPs", *gain_at_equal_flops("schedule", "same-flops"), "part 2"],
+        ["GReg-1 − L1, equal total steps, ResNet56 (1 seed)", *gain("schedule56", "L1-longer"), "part 2, ResNet56"],
+        [
+            "GReg-1 − L1, equal training FLOPs, ResNet56 (1 seed)",
             *gain_at_equal_flops("schedule56", "same-flops56"),
             "part 2, ResNet56",
         ],
-        ["points lost at the cut, L1", *mean_of(lost, "L1"), "part 1"],
-        ["points lost at the cut, GReg-1", *mean_of(lost, "GReg-1"), "part 1"],
-        ["filters GReg-2 prunes as L1 does, %", *mean_of(OVERLAP, "GReg-2"), "part 4"],
+        ["lost at the cut, L1", *mean_of(lost, "L1"), "part 1"],
+        ["lost at the cut, GReg-1", *mean_of(lost, "GReg-1"), "part 1"],
+        ["pruned filters that GReg-2 shares with L1, %", *mean_of(OVERLAP, "GReg-2"), "part 4"],
     ]
 
 
@@ -247,6 +254,31 @@ def rate_rows(runs: dict[str, list[Run]]) -> list[list[str]]:
 def length_rows(runs: dict[str, list[Run]]) -> list[list[str]]:
     """Return header and rows: L1 and GReg-1 by their steps before and after the cut."""
     return make_rows(Table(("lengths",), [ARITHMETIC, *FINETUNED]), {"lengths": select_by_length(runs)})
+
+
+def matched_rows(runs: dict[str, list[Run]]) -> list[list[str]]:
+    """Return header and rows: GReg-1 minus L1 at each length of GReg-1, where L1 had equal steps or equal FLOPs."""
+    groups: dict[tuple[str, ...], list[Report]] = {}
+    for axes, report in select_by_length(runs):
+        groups.setdefault((axes["ratio"], axes["method"], axes["before"], axes["tuned"]), []).append(report)
+
+    def above_l1(ratio: str, reports: list[Report], length: Callable[[Report], float]) -> str:
+        for (other_ratio, method, *_), baseline in groups.items():
+            if (other_ratio, method) == (ratio, "L1") and abs(length(baseline[0]) / length(reports[0]) - 1) < TOLERANCE:
+                values, baselines = ({r["seed"]: r["acc1_best"] for r in group} for group in (reports, baseline))
+                return format_values(paired_differences(values, baselines), "{:+.2f}")
+        return "–"
+
+    rows = [["ratio", "GReg-1's steps", "total", "above L1, equal steps", "arithmetic", "above L1, equal arithmetic"]]
+    for group, reports in sorted(groups.items(), key=lambda item: [*map(sort_key, item[0])]):
+        ratio, method, before, tuned = group
+        if method == "GReg-1":
+            at_equal_steps = above_l1(ratio, reports, total_steps)
+            at_equal_flops = above_l1(ratio, reports, dense_equivalent_steps)
+            arithmetic = f"{dense_equivalent_steps(reports[0]):.0f}"
+            steps = [f"{before} + {tuned}", str(total_steps(reports[0]))]
+            rows.append([ratio, *steps, at_equal_steps, arithmetic, at_equal_flops])
+    return rows
 
 
 def gain_rows(runs: list[Run]) -> list[list[str]]:
