@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""What everything costs, as ratios: python scripts/benchmark.py [--quick] [--json] [--only WORD]
+"""Measure costs as ratios: python scripts/benchmark.py [--quick] [--json] [--only WORD]
 
-Each row is the median of a ratio of two things timed in turn in this run, with its 95 % interval (of order
-statistics); absolute times depend on the machine and its neighbours, ratios hold. A goal of "at most" is met when
-the interval's lower end meets it, one of "at least" when its upper end does. Progress is on stderr.
+Each row is the median ratio of two operations timed alternately in this run, with a 95 % interval from order
+statistics. Ratios are comparable between machines, absolute times are not. A goal "<=" is met when the lower end of
+the interval meets it, ">=" when the upper end does. Progress is on stderr.
 """
 
 import argparse
@@ -53,9 +53,11 @@ OVERHEAD = 1.02 if DEVICE.type == "cuda" else 1.01
 
 @dataclass(frozen=True)
 class Row:
-    """Attributes:
-    ratio, low, high: median and its 95 % interval.
-    goal: ``<= 1.01``, ``>= 4``, or empty where there is none.
+    """A line of the table.
+
+    Attributes:
+        ratio, low, high: median and its 95 % interval.
+        goal: ``<= 1.01``, ``>= 4``, or empty where there is none.
     """
 
     name: str
@@ -67,15 +69,16 @@ class Row:
 
 
 def row(name: str, ratios: list[float], goal: str = "") -> Row:
-    found, n = sorted(ratios), len(ratios)
-    k = int(binom.ppf(0.025, n, 0.5))  # so many lie beyond each end, 95 times in 100
-    low, high = found[max(k - 1, 0)], found[min(n - k, n - 1)]
-    sense, _, limit = goal.partition(" ")
-    met = {"<=": lambda: low <= float(limit), ">=": lambda: high >= float(limit), "": lambda: None}[sense]()
+    ordered, n = sorted(ratios), len(ratios)
+    k = int(binom.ppf(0.025, n, 0.5))  # ratios beyond each end, 95 times in 100
+    low, high = ordered[max(k - 1, 0)], ordered[min(n - k, n - 1)]
+    relation, _, limit = goal.partition(" ")
+    met = {"<=": lambda: low <= float(limit), ">=": lambda: high >= float(limit), "": lambda: None}[relation]()
     return Row(name, statistics.median(ratios), low, high, goal, met)
 
 
 def seconds(call: Callable[[], object]) -> float:
+    """Time one call, until the GPU has finished."""
     began = time.perf_counter()
     call()
     if DEVICE.type == "cuda":
@@ -83,8 +86,8 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def in_turn(calls: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Seconds that each call says it took, in `rounds` rounds after one to warm up."""
+def time_alternately(calls: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Return the seconds that each call reports, in `rounds` rounds after a warm-up."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for i in range(rounds + 1):
         for name, call in calls.items():
@@ -105,7 +108,7 @@ RESIDUAL = "[0,0.5,0.5,0.5,0]"
 
 
 class Bench:
-    """One network, one optimiser, one batch: what differs between two timings is the pruner or the arithmetic alone."""
+    """A network, an optimizer and a batch, so that two timings differ in the pruner or the precision alone."""
 
     def __init__(self, arch: str, batch: int, kind: str = "filter", plain: bool = False):
         dataset, self.size, classes = ("imagenet", 224, 1000) if arch == "resnet50" else ("cifar10", 32, 10)
@@ -117,13 +120,13 @@ class Bench:
         self.optimizer = torch.optim.SGD(self.model.parameters(), 0.001, 0.9, weight_decay=5e-4)
         self.images = torch.randn(batch, 3, self.size, self.size, device=DEVICE)
         self.labels = torch.randint(0, classes, (batch,), device=DEVICE)
-        self.nothing, self.count = Pruner(), 0
+        self.no_pruner, self.count = Pruner(), 0
 
     def pruner(self, method: str, stabilizes: bool = False) -> Pruner:
         plan = make_plan(layers_of(self.model), self.options.stage_pr, "", self.options.wg)
         limit = parse(["--dataset=digits", f"--reg_upper_limit={0 if stabilizes else 1}"])[0].reg_upper_limit
         options = replace(self.options, method=method, reg_upper_limit=limit, reg_upper_limit_pick=limit)
-        setting = PruningContext(
+        context = PruningContext(
             self.model,
             plan,
             PRUNERS[method].make_schedule(options, plan),
@@ -131,13 +134,13 @@ class Bench:
             lambda *_: 0.0,
             example(self.model, 3, self.size),
         )
-        pruner = PRUNERS[method].build(options, setting)
+        pruner = PRUNERS[method].build(options, context)
         pruner.before_step(0)
         assert pruner.status == ("stabilizing" if stabilizes else "growing")
         return pruner
 
     def step(self, pruner: Pruner) -> float:
-        """Seconds of a step, and the tenth of an update's, as K_u = 10 has it."""
+        """Return the seconds of a step plus a tenth of an update, as with K_u = 10."""
         self.count += 1
         model, optimizer, amp, step = self.model, self.optimizer, self.options.amp, 10 * self.count
         update = seconds(lambda: pruner.before_step(step))
@@ -145,11 +148,11 @@ class Bench:
         return rest + update / 10
 
     def plain_step(self) -> float:
-        return self.step(self.nothing)
+        return self.step(self.no_pruner)
 
 
 def penalty_overhead(quick: bool) -> Iterator[Row]:
-    """Steps under penalties against plain SGD steps, and Torch-Pruning's GrowingReg beside them."""
+    """Compare steps with penalties, GReg's and Torch-Pruning's GrowingReg, with plain SGD steps."""
     if quick:
         yield from overhead_of("resnet56", 32, "filter", 8)
         return
@@ -168,7 +171,7 @@ def overhead_of(arch: str, batch: int, kind: str, pairs: int) -> Iterator[Row]:
     if kind == "filter":
         pruners["Torch-Pruning's GrowingReg"] = torch_pruning_of(bench)
     calls = {"plain": bench.plain_step} | {name: partial(bench.step, pruner) for name, pruner in pruners.items()}
-    times = in_turn(calls, pairs)
+    times = time_alternately(calls, pairs)
     for name in pruners:
         goal = f"<= {OVERHEAD}" if name.startswith("GReg") else ""
         title = f"penalty: {arch}, {kind}s, batch {batch}: {name} / plain step"
@@ -176,7 +179,7 @@ def overhead_of(arch: str, batch: int, kind: str, pairs: int) -> Iterator[Row]:
 
 
 def torch_pruning_of(bench: Bench) -> Pruner:
-    """Torch-Pruning's GrowingReg, asked at the place of ours."""
+    """Build Torch-Pruning's GrowingReg, called where our pruners are."""
     last = [module for module in bench.model.modules() if isinstance(module, nn.Linear)][-1]
     importance, image = tp.importance.GroupMagnitudeImportance(), example(bench.model, 3, bench.size)
     with warnings.catch_warnings():
@@ -193,11 +196,11 @@ def torch_pruning_of(bench: Bench) -> Pruner:
 
 
 def training_speed(quick: bool) -> Iterator[Row]:
-    """Steps as they are made by default against eager float32 in the usual layout."""
+    """Compare steps with the default precision and memory format with eager float32 in contiguous format."""
     nets = [("resnet20", 128, ""), ("resnet56", 128, ">= 1.8"), ("vgg19", 128, ""), ("resnet50", 16, "")]
     for arch, batch, goal in [("resnet56", 32, ">= 1.8")] if quick else nets:
         plain, default = Bench(arch, batch, plain=True), Bench(arch, batch)
-        times = in_turn({"plain": plain.plain_step, "default": default.plain_step}, 5 if quick else 10)
+        times = time_alternately({"plain": plain.plain_step, "default": default.plain_step}, 5 if quick else 10)
         how = f"{default.options.amp}, channels_last {default.options.channels_last}"
         yield row(
             f"training: {arch}, batch {batch}: eager float32 step / default ({how})",
@@ -205,11 +208,11 @@ def training_speed(quick: bool) -> Iterator[Row]:
         )  # fmt: skip
 
 
-# feeding
+# data loading
 
 
-class _Pictures(Dataset):
-    """CIFAR as torchvision holds it: an array, made a picture each time."""
+class _ArrayImages(Dataset):
+    """CIFAR as torchvision stores it: an array, converted to a PIL image at each access."""
 
     def __init__(self, images: np.ndarray, transform):
         self.images, self.transform = images, transform
@@ -222,13 +225,13 @@ class _Pictures(Dataset):
 
 
 def rate(batches: Iterator, n: int, batch: int) -> float:
-    """Seconds per image over `n` batches, after one."""
+    """Return the seconds per image over `n` batches, after a first one."""
     next(batches)
     return seconds(lambda: [next(batches) for _ in range(n)]) / (n * batch)
 
 
 def feeding(quick: bool) -> Iterator[Row]:
-    """Our loaders against torchvision's transforms in a DataLoader, on the same cores."""
+    """Compare our loaders with torchvision's transforms in a DataLoader, on the same cores."""
     finish = [transforms.ToTensor(), transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
     workers, rounds = len(os.sched_getaffinity(0)), 3 if quick else 7
     pixels = np.random.default_rng(0).integers(0, 256, (20_000, 32, 32, 3), dtype=np.uint8)
@@ -236,10 +239,12 @@ def feeding(quick: bool) -> Iterator[Row]:
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
     ours = ArraySplit(images, torch.zeros(len(images)).long(), spec, DEVICE).augmented(128, 0, "x", 0, Shard())
     theirs = transforms.Compose([transforms.RandomCrop(32, 4), transforms.RandomHorizontalFlip(), *finish])
-    loader = DataLoader(_Pictures(pixels, theirs), 128, shuffle=True, num_workers=workers)
-    times = in_turn({"ours": lambda: rate(ours, 100, 128), "theirs": lambda: rate(iter(loader), 40, 128)}, rounds)
-    found = ratios(times["theirs"], times["ours"])
-    yield row("feeding: 32 px from memory: our images/s / torchvision's", found, ">= 4")
+    loader = DataLoader(_ArrayImages(pixels, theirs), 128, shuffle=True, num_workers=workers)
+    times = time_alternately(
+        {"ours": lambda: rate(ours, 100, 128), "theirs": lambda: rate(iter(loader), 40, 128)}, rounds
+    )
+    speedups = ratios(times["theirs"], times["ours"])
+    yield row("feeding: 32 px from memory: our images/s / torchvision's", speedups, ">= 4")
 
     with tempfile.TemporaryDirectory() as folder:
         write_photographs(Path(folder) / "train" / "class", 256)
@@ -252,19 +257,19 @@ def feeding(quick: bool) -> Iterator[Row]:
             return rate(split.augmented(32, 0, "x", 0, Shard()), 7, 32)
 
         def theirs_from_files() -> float:
-            without_end = RandomSampler(tree, num_samples=10**6)  # as ours: at an end workers would have less to do
-            return rate(iter(DataLoader(tree, 32, sampler=without_end, num_workers=workers)), 7, 32)
+            endless = RandomSampler(tree, num_samples=10**6)  # as ours: the end of an epoch would leave workers idle
+            return rate(iter(DataLoader(tree, 32, sampler=endless, num_workers=workers)), 7, 32)
 
-        times = in_turn({"ours": ours_from_files, "theirs": theirs_from_files}, rounds)
-        found = ratios(times["theirs"], times["ours"])
-        yield row("feeding: 224 px from files: our images/s / torchvision's", found, ">= 1")
-        eaten = in_turn({"step": Bench("resnet50", 16).plain_step}, rounds)["step"]
-        found = ratios([step / 16 for step in eaten], times["ours"])
-        yield row("feeding: 224 px from files: images/s / what a ResNet50 trains on", found, ">= 1")
+        times = time_alternately({"ours": ours_from_files, "theirs": theirs_from_files}, rounds)
+        speedups = ratios(times["theirs"], times["ours"])
+        yield row("feeding: 224 px from files: our images/s / torchvision's", speedups, ">= 1")
+        step_seconds = time_alternately({"step": Bench("resnet50", 16).plain_step}, rounds)["step"]
+        margins = ratios([step / 16 for step in step_seconds], times["ours"])
+        yield row("feeding: 224 px from files: images/s / what a ResNet50 trains on", margins, ">= 1")
 
 
 def write_photographs(folder: Path, n: int) -> None:
-    """Files of the size of ImageNet's, smooth as photographs are."""
+    """Write JPEG files of the size of ImageNet's, as smooth as photographs."""
     folder.mkdir(parents=True)
     dice = np.random.default_rng(0)
     for i in range(n):
@@ -272,11 +277,11 @@ def write_photographs(folder: Path, n: int) -> None:
         coarse.resize((500, 375), Image.Resampling.BICUBIC).save(folder / f"{i}.jpg", quality=90)
 
 
-# set-up, cut, what it buys, scale
+# set-up, cut, measured speedup, scale
 
 
 def weight_setup(arch: str) -> tuple[float, int]:
-    """Seconds until the masks of single weights are there, picked and made; and the number of weights."""
+    """Return the seconds to select and apply masks of single weights, and the number of weights."""
     model = build_model(arch, 1000, 3, 224)
     words = f"--dataset imagenet --arch {arch} --method L1 --wg weight --stage_pr [0,0.8,0.8,0.8,0.8,0.8]"
     options, _ = parse(words.split())
@@ -284,14 +289,14 @@ def weight_setup(arch: str) -> tuple[float, int]:
 
     def masks() -> None:
         plan = make_plan(layers_of(model), options.stage_pr, "", "weight")
-        setting = PruningContext(model, plan, None, None, lambda *_: 0.0, image)
-        cut(model, PRUNERS["L1"].build(options, setting).kept(), "weight", image)
+        context = PruningContext(model, plan, None, None, lambda *_: 0.0, image)
+        cut(model, PRUNERS["L1"].build(options, context).kept(), "weight", image)
 
     return seconds(masks), sum(p.numel() for p in model.parameters())
 
 
 def setup(quick: bool) -> Iterator[Row]:
-    """Seconds against their limits, and how they grow."""
+    """Compare the seconds of set-up and cut with their limits, and their growth with the size of the network."""
     rounds = 1 if quick else 5
     large = [weight_setup("resnet50") for _ in range(rounds)]
     yield row("set-up: single weights of a ResNet50: seconds / 2 s", [t / 2 for t, _ in large], "<= 1")
@@ -307,14 +312,14 @@ def setup(quick: bool) -> Iterator[Row]:
 
 
 def cut_of(arch: str) -> tuple[float, nn.Module, nn.Module]:
-    """Seconds of the cut, the dense network and the cut one."""
+    """Return the seconds of the cut, the dense network and the cut network."""
     dense, bench = Bench(arch, 1).model, Bench(arch, 1)
     kept, image = bench.pruner("GReg-1").kept(), example(bench.model, 3, bench.size)
     return seconds(lambda: cut(bench.model, kept, "filter", image)), dense, to_memory_format(bench.model, bench.options)
 
 
 def what_pruning_buys(quick: bool) -> Iterator[Row]:
-    """Measured speedup beside that in FLOPs: the one is not the other."""
+    """Measure the speedup of the cut network, which differs from the ratio of FLOPs."""
     for arch in ("resnet56",) if quick else ("resnet56", "vgg19", "resnet50"):
         _, dense, pruned = cut_of(arch)
         size = 224 if arch == "resnet50" else 32
@@ -322,7 +327,9 @@ def what_pruning_buys(quick: bool) -> Iterator[Row]:
         for batch in (1, 16 if arch == "resnet50" else 128):
             images = torch.randn(batch, 3, size, size, device=DEVICE)
             nets = {"dense": dense.eval(), "cut": pruned.eval()}
-            times = in_turn({name: partial(forward, net, images) for name, net in nets.items()}, 5 if quick else 20)
+            times = time_alternately(
+                {name: partial(forward, net, images) for name, net in nets.items()}, 5 if quick else 20
+            )
             title = f"buys: {arch}, {flops:.2f}x in FLOPs, batch {batch}: dense / cut"
             yield row(title, ratios(times["dense"], times["cut"]))
 
@@ -341,16 +348,16 @@ def epoch_seconds(n: int) -> float:
     def epoch() -> None:
         for step in range(n // 64):
             images, labels, _ = next(batches)
-            train_step(bench.model, images, labels, bench.optimizer, bench.nothing, step, None, bench.options.amp)
+            train_step(bench.model, images, labels, bench.optimizer, bench.no_pruner, step, None, bench.options.amp)
 
     next(batches)
     return seconds(epoch)
 
 
 def scale(quick: bool) -> Iterator[Row]:
-    """Cost per image as the data grow, and throughput as processes do."""
+    """Measure cost per image by the size of the data set, and throughput by the number of processes."""
     sizes = (512, 1024, 2048)
-    times = in_turn({str(n): partial(epoch_seconds, n) for n in sizes}, 2 if quick else 5)
+    times = time_alternately({str(n): partial(epoch_seconds, n) for n in sizes}, 2 if quick else 5)
     for n in sizes[1:]:
         per_image = [512 / n * ratio for ratio in ratios(times[str(n)], times["512"])]
         yield row(f"scale: {n // 512} times the images: cost per image / of 512 images", per_image, "<= 1.1")
@@ -360,7 +367,7 @@ def scale(quick: bool) -> Iterator[Row]:
 
 
 def images_per_second(processes: int) -> float:
-    """Of a run of the program on the digits, as it reports it."""
+    """Return the throughput of a run on the digits, from its report."""
     words = """--dataset digits --arch resnet20 --method none --epochs 2 --batch_size 128 --lr 0.01 --seed 0
         --device cpu"""
     with tempfile.TemporaryDirectory() as cwd:
@@ -379,18 +386,23 @@ PARTS = (penalty_overhead, training_speed, feeding, setup, what_pruning_buys, sc
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two minutes: fewer networks, wider intervals")
-    parser.add_argument("--json", action="store_true", help="a list of {name, ratio, low, high, goal, met} on stdout")
-    parser.add_argument("--only", default="", metavar="WORD", help=f"of {', '.join(part.__name__ for part in PARTS)}")
-    asked = parser.parse_args()
+    parser.add_argument("--json", action="store_true", help="print a list of {name, ratio, low, high, goal, met}")
+    parser.add_argument(
+        "--only",
+        default="",
+        metavar="WORD",
+        help=f"parts whose name contains WORD: {', '.join(part.__name__ for part in PARTS)}",
+    )
+    args = parser.parse_args()
     rows, began = [], time.monotonic()
     print(f"torch {torch.__version__}, {device_name()}, {torch.get_num_threads()} threads", file=sys.stderr)
     for part in PARTS:
-        if asked.only not in part.__name__:
+        if args.only not in part.__name__:
             continue
-        for one in part(asked.quick):
+        for one in part(args.quick):
             rows.append(one)
             print(f"{time.monotonic() - began:6.0f} s  {line(one)}", file=sys.stderr, flush=True)
-    print(json.dumps([asdict(one) for one in rows]) if asked.json else "\n".join(map(line, rows)))
+    print(json.dumps([asdict(one) for one in rows]) if args.json else "\n".join(map(line, rows)))
     return 0
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A real run on a small machine (about an hour on two cores): a trained ResNet20, fine-tuned on the user's images,
+# A real experiment on a small machine (about an hour on two cores): a trained ResNet20, fine-tuned on the user's images,
 # then cut to half its FLOPs by L1, GReg-1 and GReg-2 with the same fine-tuning, on shortened schedules.
 #
 #   scripts/cifar10_jpeg.sh IMAGES WEIGHTS [flags of main.py]
@@ -25,6 +25,6 @@ python main.py "${cut[@]}" --method L1 --project "jpeg-$stamp-L1" "$@"
 python main.py "${cut[@]}" --method GReg-1 "${greg[@]}" --project "jpeg-$stamp-GReg-1" "$@"
 python main.py "${cut[@]}" --method GReg-2 "${greg[@]}" --reg_granularity_pick 0.002 --reg_upper_limit_pick 0.1 \
     --project "jpeg-$stamp-GReg-2" "$@"
-# As many steps of training as GReg takes in all, so that training time alone is not credited to the method.
+# L1 with as many training steps as GReg takes in total: the control at equal steps.
 python main.py "${cut[@]}" --method L1 --epochs 4 --lr_ft 0:0.01,3:0.001 --project "jpeg-$stamp-L1-longer" "$@"
 python scripts/compare.py Experiments/jpeg-"$stamp"-*

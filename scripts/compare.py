@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""One table of finished runs, a column each; what tells them apart stands over it.
+"""Print a table of finished runs, one column per run; the columns are titled by what differs between them.
 
 python scripts/compare.py Experiments/my_*
 python scripts/compare.py --mean --csv Experiments/my_* > my_results.csv
@@ -21,18 +21,16 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="compare.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="directory of a run, or its report.json")
     parser.add_argument(
-        "--mean", action="store_true", help="mean ± standard deviation over runs that differ in their seed alone"
+        "--mean", action="store_true", help="mean ± standard deviation over runs that differ only in their seed"
     )
-    parser.add_argument(
-        "--csv", action="store_true", help="a row per run (or mean), in full precision, for other programs"
-    )
+    parser.add_argument("--csv", action="store_true", help="print CSV: one row per run (or mean), in full precision")
     args = parser.parse_args(argv)
     reports = []
     try:
         for path in args.runs:
             file = path if path.is_file() else path / "log" / "report.json"
             if not path.exists():
-                raise ValueError(f"no run {path}")
+                raise ValueError(f"{path} does not exist: give the directory of a run, or its report.json")
             if file.exists():
                 reports.append(read_report(file))
             else:

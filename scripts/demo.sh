@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The main job in under two minutes on two cores, with nothing to download: train a small ResNet on scikit-learn's
-# digits, cut it to half its FLOPs at one shot by L1, then the same cut by GReg-2. Extra flags go to every run.
+# A complete example in under two minutes on two cores, without downloads: train a small ResNet on scikit-learn's
+# digits, cut it to half its FLOPs by one-shot L1, then by GReg-2. Extra flags are passed to every run.
 #
 # The schedule is short, so λ goes to 10 at a learning rate of 0.01, where the paper takes it to 1 at 0.001 in
-# 100,000 steps: what counts is that the pruned filters are really silent before they go.
+# 100,000 steps: the pruned filters must have decayed to zero before the cut.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The ImageNet path on ten of its classes at 224 px (about a quarter of an hour on two cores): a ResNet18 trained for two
 # epochs, then 300 steps of GReg-1, the cut and an epoch of fine-tuning. It shows that the path works, not that the
-# method does: 1,200 images and two epochs make no network worth pruning.
+# method does: 1,200 images and two epochs train no network worth pruning.
 #
 #   scripts/imagenette.sh IMAGES [flags of main.py]
 #

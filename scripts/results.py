@@ -2,9 +2,9 @@
 """Write RESULTS.md, its tables and its pictures from the reports in results/: python scripts/results.py
 
 The prose is scripts/evidence/results_template.md; a line ``{{name}}`` there becomes the table of that name, which is
-also written to results/name.csv. The reports are those that scripts/sweep.py has made by
-scripts/evidence/evidence.yaml; runs that have none are counted at the end of the page, but for those that are for
-later. The same reports give the same bytes.
+also written to results/name.csv. The reports are those of scripts/evidence/evidence.yaml, made by scripts/sweep.py; the
+last line of the page counts the runs that have none, except optional ones (``later``). The same reports give the same
+bytes.
 """
 
 import csv
@@ -19,28 +19,30 @@ if __name__ == "__main__":  # run as a file, from anywhere
 
 import yaml
 
-from scripts.evidence.figures import draw
-from scripts.evidence.grid import cells_of, read_grid
-from scripts.evidence.runs import reports_of
-from scripts.evidence.tables import TABLES, rows_by_length, rows_by_rate, rows_of, rows_of_gains
-from scripts.figure1 import picture, read, save
+from scripts.evidence.figures import draw_all
+from scripts.evidence.grid import expand_grid
+from scripts.evidence.grid_file import read_grid
+from scripts.evidence.reports import finished_runs
+from scripts.evidence.runs import runs_by_experiment
+from scripts.evidence.tables import all_tables
+from scripts.figure1 import draw_figure1, read_magnitudes, save
 from utils.checkpoint.atomic import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 GRID, TEMPLATE = (ROOT / "scripts" / "evidence" / name for name in ("evidence.yaml", "results_template.md"))
-ROWS = ROOT / "scripts" / "paper" / "paper_rows.yaml"
+PAPER_ROWS = ROOT / "scripts" / "paper" / "paper_rows.yaml"
 RESULTS = ROOT / "results"
-FIGURE1, LAYER = Path("figure1", "run"), "layer2.1.conv1"  # whose files, and of which layer
+FIGURE1_RUN, FIGURE1_LAYER = Path("figure1", "run"), "layer2.1.conv1"
 
 
 def published_rows() -> list[list[str]]:
-    """The paper's Table 1, ResNet56, as printed."""
-    entry = next(row for row in yaml.safe_load(ROWS.read_text()) if row["name"] == "table1_resnet56")
+    """Return header and rows: the paper's Table 1, ResNet56, as printed."""
+    entry = next(row for row in yaml.safe_load(PAPER_ROWS.read_text()) if row["name"] == "table1_resnet56")
     rows = [["ratio", "speedup", "sparsity, %", "L1", "GReg-1"]]
     return rows + [[str(row[key]) for key in ("pr", "speedup", "sparsity", "L1", "GReg-1")] for row in entry["rows"]]
 
 
-def markdown(rows: list[list[str]]) -> str:
+def to_markdown(rows: list[list[str]]) -> str:
     header, *body = rows
     if not body:
         return "*Not run yet.*"
@@ -48,56 +50,63 @@ def markdown(rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def as_csv(rows: list[list[str]]) -> str:
+def to_csv(rows: list[list[str]]) -> str:
     lines = io.StringIO()
     csv.writer(lines, lineterminator="\n").writerows(rows)
     return lines.getvalue()
 
 
-def page(template: str, tables: dict[str, list[list[str]]], left_out: str) -> str:
-    """`template` with its tables.
+def fill_template(template: str, tables: dict[str, list[list[str]]]) -> str:
+    """Replace each line ``{{name}}`` by the table of that name.
 
     Raises:
-        KeyError: it names a table that is not there.
+        KeyError: there is no such table.
     """
-    text = re.sub(r"^\{\{([\w-]+)\}\}$", lambda found: markdown(tables[found[1]]), template, flags=re.M)
-    return text.rstrip("\n") + f"\n\n{left_out}\n"
+    return re.sub(r"^\{\{([\w-]+)\}\}$", lambda match: to_markdown(tables[match[1]]), template, flags=re.M)
 
 
-def write(results: Path = RESULTS, target: Path = ROOT / "RESULTS.md", pictures: Path = ROOT / "docs" / "img") -> None:
-    """The page, its tables and its pictures, from the reports in `results`.
+def count_runs(n_finished: dict[str, int], n_planned: dict[str, int]) -> str:
+    """Return a sentence on how many runs have been made, and where some are missing.
+
+    Args:
+        n_finished, n_planned: experiment -> number of runs.
+    """
+    made = f"{sum(n_finished.values())} of the {sum(n_planned.values())} runs of `scripts/evidence/evidence.yaml`"
+    missing = [f"`{name}` {n_finished[name]} of {n}" for name, n in n_planned.items() if n_finished[name] < n]
+    return f"{made} have been made" + (f"; where some are missing: {', '.join(missing)}." if missing else ".")
+
+
+def write_page(
+    results: Path = RESULTS, target: Path = ROOT / "RESULTS.md", pictures: Path = ROOT / "docs" / "img"
+) -> None:
+    """Write the page, its tables and its pictures from the reports in `results`.
 
     Raises:
-        ValueError: a report is of other flags than the grid has.
+        ValueError: a report was made with other flags than the grid has.
     """
-    cells = [cell for cell in cells_of(read_grid(GRID)) if not cell.later or cell.file(results).exists()]
-    reports = reports_of(cells, results)
-    tables = {name: rows_of(table, reports) for name, table in TABLES.items()} | {
-        "gains": rows_of_gains(reports["schedule"]),
-        "gains56": rows_of_gains(reports["schedule56"]),
-        "lengths": rows_by_length(reports),
-        "lr": rows_by_rate(reports),
-        "published": published_rows(),
-    }
+    cells = expand_grid(read_grid(GRID))
+    finished = finished_runs(cells, results)
+    cells = [cell for cell in cells if not cell.later or cell.name in finished]
+    runs = runs_by_experiment(cells, finished)
+    tables = all_tables(runs) | {"published": published_rows()}
     for name, rows in tables.items():
-        write_text(results / f"{name}.csv", as_csv(rows))
-    made = {name: len(found) for name, found in reports.items()}
-    wanted = Counter(cell.experiment for cell in cells)
-    short = [f"`{name}` {made[name]} of {n}" for name, n in wanted.items() if made[name] < n]
-    left_out = f"{sum(made.values())} of the {len(cells)} runs of `scripts/evidence/evidence.yaml` have been made"
-    left_out += f"; where some are missing: {', '.join(short)}." if short else "."
-    write_text(target, page(TEMPLATE.read_text(), tables, left_out))
-    draw(reports, pictures)
-    if (results / FIGURE1).is_dir():
-        save(picture(read(results / FIGURE1), LAYER), pictures / "results_figure1.png")
+        write_text(results / f"{name}.csv", to_csv(rows))
+    counts = count_runs(
+        {name: len(members) for name, members in runs.items()}, Counter(cell.experiment for cell in cells)
+    )
+    write_text(target, f"{fill_template(TEMPLATE.read_text(), tables).rstrip()}\n\n{counts}\n")
+    draw_all(runs, pictures)
+    if (results / FIGURE1_RUN).is_dir():
+        figure = draw_figure1(read_magnitudes(results / FIGURE1_RUN), FIGURE1_LAYER)
+        save(figure, pictures / "results_figure1.png")
 
 
 def main() -> int:
     if len(sys.argv) > 1:
-        print("results.py: error: takes no arguments; python scripts/compare.py RUN… compares runs", file=sys.stderr)
+        print("results.py: error: takes no arguments; to compare runs: python scripts/compare.py RUN…", file=sys.stderr)
         return 2
     try:
-        write()
+        write_page()
     except (ValueError, OSError) as error:
         print(f"results.py: error: {error}", file=sys.stderr)
         return 2

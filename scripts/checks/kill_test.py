@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Kill runs and compare what they come to with runs left alone: python scripts/checks/kill_test.py --kills 100
+"""Kill runs, resume them and compare them with uninterrupted runs: python scripts/checks/kill_test.py --kills 100
 
-Each combination of method and group is run once undisturbed; then the same command, with --resume_path auto, is
-killed again and again at random moments of every stage (the start, update, stabilise, the cut, fine-tuning) until it
-has had its kills, and left to end. Survived are the kills of runs whose weights, masks, report (but for times) and
-logs of accuracy, order and magnitude are the same to the last bit. Of two runs one is killed by SIGKILL, on images in
-memory (scikit-learn's digits at 16 px); the other by SIGTERM or SIGHUP to its process group, on image files (64 px, two
-data workers), with no checkpoint but those that the signals cause.
+Each combination of method and group is run once without interruption. The same command, with --resume_path auto, is
+then killed at random moments of every part of a run (start, update, stabilise, cut, fine-tuning) a given number of
+times, and left to finish. Its kills count as survived if weights, masks, report (except times) and the logs of
+accuracy, order and magnitude are bit-identical. Half of the runs are killed by SIGKILL, on images in memory
+(scikit-learn's digits at 16 px). The others receive SIGTERM or SIGHUP as a process group, on image files (64 px, two
+data workers), with no checkpoints except those that the signals cause.
 """
 
 import argparse
@@ -29,14 +29,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = {"arrays": (signal.SIGKILL,), "files": (signal.SIGTERM, signal.SIGHUP)}
 COMBINATIONS = tuple(itertools.product(("L1", "GReg-1", "GReg-2"), ("filter", "weight")))
-STAGES = ("start", "update", "stabilise", "cut", "fine-tuning")
-STABILISE_FROM = {"GReg-1": 40, "GReg-2": 60}
-OF_THE_PROCESS = ("seconds", "images_per_second", "run_dir", "run_id")  # of a report: not the same in any two runs
+PARTS = ("start", "update", "stabilise", "cut", "fine-tuning")
+STABILIZE_FROM = {"GReg-1": 40, "GReg-2": 60}
+PER_RUN_KEYS = ("seconds", "images_per_second", "run_dir", "run_id")  # of a report: they differ between any two runs
 
 
 @dataclass
 class Outcome:
-    """What came of one run that was killed: how often in which stage, and where it differs from the one left alone."""
+    """Result of a killed run: kills by part of the run, and differences from the uninterrupted run."""
 
     kills: Counter = field(default_factory=Counter)
     differences: list[str] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Outcome:
 
 
 def write_images(folder: Path) -> None:
-    """800 images to train on and 200 to test, 16×16."""
+    """Write 800 training and 200 test images, 16×16."""
     import numpy as np
     from sklearn.datasets import load_digits
 
@@ -60,22 +60,22 @@ def write_images(folder: Path) -> None:
 
 
 def write_image_files(folder: Path) -> None:
-    """400 JPEG files to train on and 200 to test, 64×64, in the 200 classes of Tiny-ImageNet's layout."""
+    """Write 400 training and 200 test JPEG files, 64×64, in the 200 classes of Tiny-ImageNet's layout."""
     import numpy as np
     from PIL import Image
 
     rng = np.random.default_rng(0)
     for part, n in (("train", 2), ("val", 1)):
         for label in range(200):
-            place = folder / "tiny_imagenet" / part / f"n{label:03}"
-            place.mkdir(parents=True, exist_ok=True)
+            class_folder = folder / "tiny_imagenet" / part / f"n{label:03}"
+            class_folder.mkdir(parents=True, exist_ok=True)
             for i in range(n):
                 pixels = rng.integers(0, 56, (64, 64, 3)) + label
-                Image.fromarray(pixels.astype(np.uint8)).save(place / f"{i}.JPEG")
+                Image.fromarray(pixels.astype(np.uint8)).save(class_folder / f"{i}.JPEG")
 
 
 def command(images: Path, method: str, kind: str, stored: str = "arrays") -> list[str]:
-    """A run of some seconds that passes through every stage.
+    """Return the command of a run of some seconds with every part.
 
     Args:
         stored: ``arrays`` or ``files``.
@@ -93,7 +93,7 @@ def command(images: Path, method: str, kind: str, stored: str = "arrays") -> lis
 
 
 def run_alone(words: list[str], cwd: Path) -> Path:
-    """Returns the run's directory."""
+    """Run to the end; return the run's directory."""
     cwd.mkdir(parents=True, exist_ok=True)
     subprocess.run(words, cwd=cwd, check=True, capture_output=True)
     run_dir = run_dir_in(cwd)
@@ -102,7 +102,7 @@ def run_alone(words: list[str], cwd: Path) -> Path:
 
 
 def seconds_to_start() -> float:
-    """From the start of a process to its first words."""
+    """Measure the time that the program takes to start."""
     began = time.monotonic()
     subprocess.run([sys.executable, str(ROOT / "main.py"), "--help"], check=True, capture_output=True)
     return time.monotonic() - began
@@ -113,14 +113,14 @@ def run_dir_in(cwd: Path) -> Path | None:
 
 
 def logged(cwd: Path) -> list[str]:
-    """Lines of the log of the run in `cwd`, if there is one."""
+    """Return the lines of the log of the run in `cwd`; none if there is no log."""
     run_dir = run_dir_in(cwd)
     log = run_dir and run_dir / "log" / "log.txt"
     return log.read_text().splitlines() if log and log.exists() else []
 
 
-def stage_of(lines: list[str], method: str) -> str:
-    """How far a process has come, by what it has logged."""
+def part_of(lines: list[str], method: str) -> str:
+    """Return the part of the run that a process has reached, from its log."""
     for line in reversed(lines):
         if "fine-tune  step" in line or "epoch " in line or "cut: test" in line:
             return "fine-tuning"
@@ -128,14 +128,14 @@ def stage_of(lines: list[str], method: str) -> str:
         if step:
             if step[1] == step[2]:
                 return "cut"
-            return "update" if int(step[1]) < STABILISE_FROM[method] else "stabilise"
+            return "update" if int(step[1]) < STABILIZE_FROM[method] else "stabilise"
     return "start"
 
 
 def targets_for(method: str, kills: int, dice: random.Random) -> list[str]:
-    """Stages to kill in, in the order that a run comes to them."""
-    stages = STAGES if method != "L1" else ("start", "fine-tuning")
-    return sorted(dice.choices(stages, k=kills), key=STAGES.index)
+    """Draw the parts in which to kill a run, in the order of the run."""
+    parts = PARTS if method != "L1" else ("start", "fine-tuning")
+    return sorted(dice.choices(parts, k=kills), key=PARTS.index)
 
 
 def run_killed(
@@ -146,49 +146,49 @@ def run_killed(
     dice: random.Random,
     signals: Sequence[signal.Signals] = KILLS["arrays"],
 ) -> Outcome:
-    """Start `words` in `cwd`, kill its process group in the stages `targets` one after the other, and let it end."""
+    """Start `words` in `cwd`, kill its process group once in each part of `targets`, then let it finish."""
     cwd.mkdir(parents=True, exist_ok=True)
     targets, starting = list(targets), seconds_to_start()
     outcome = Outcome()
     while True:
         target = targets.pop(0) if targets else None
-        begun = len(logged(cwd))
+        n_logged = len(logged(cwd))
         process = subprocess.Popen(
             [*words, "--resume_path", "auto"], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             process_group=0,
         )  # fmt: skip
         if target is None:
-            said, _ = process.communicate()
+            output, _ = process.communicate()
             outcome.exit_code = process.returncode
             if process.returncode:
-                outcome.differences.append(said.strip().splitlines()[-1])
+                outcome.differences.append(output.strip().splitlines()[-1])
             return outcome
-        stage = "start"
+        part = "start"
         while process.poll() is None:
-            stage = stage_of(logged(cwd)[begun:], method)
-            if STAGES.index(stage) >= STAGES.index(target):
+            part = part_of(logged(cwd)[n_logged:], method)
+            if PARTS.index(part) >= PARTS.index(target):
                 time.sleep(dice.uniform(0, starting if target == "start" else 0.6))
                 break
             time.sleep(0.005)
         sent = dice.choice(signals)
         if process.poll() is None:
             os.killpg(process.pid, sent)
-            outcome.kills[stage_of(logged(cwd)[begun:], method)] += 1
-        said, _ = process.communicate()
-        # A signal that comes while the program is still being imported ends it as it ends any program.
-        if process.returncode not in (0, -sent, 128 + sent) or "Traceback" in said:
+            outcome.kills[part_of(logged(cwd)[n_logged:], method)] += 1
+        output, _ = process.communicate()
+        # A signal during the imports ends the program by its default action.
+        if process.returncode not in (0, -sent, 128 + sent) or "Traceback" in output:
             outcome.exit_code = process.returncode
-            last = (said.strip().splitlines() or [""])[-1]
+            last = (output.strip().splitlines() or [""])[-1]
             outcome.differences.append(f"exit code {process.returncode} after {sent.name}: {last}")
             return outcome
 
 
 def differences(alone: Path, killed: Path) -> list[str]:
-    """What two runs' directories do not agree in."""
+    """List the differences between the directories of two runs."""
     import numpy as np
     import torch
 
-    found = []
+    differing = []
     names = {path.name for run in (alone, killed) for path in run.glob("weights/*.pth")} - {"checkpoint_previous.pth"}
     for name in sorted(names):
         one, other = (
@@ -200,63 +200,63 @@ def differences(alone: Path, killed: Path) -> list[str]:
             if values[0].keys() != values[1].keys() or any(
                 not torch.equal(value, values[1][key]) for key, value in values[0].items()
             ):
-                found.append(f"{part} of {name}")
+                differing.append(f"{part} of {name}")
     for name in sorted({path.name for run in (alone, killed) for path in run.glob("log/*.csv")}):
         if len({(run / "log" / name).read_bytes() for run in (alone, killed)}) > 1:
-            found.append(name)
+            differing.append(name)
     for path in alone.glob("log/*.npz"):
         with np.load(path) as one, np.load(killed / "log" / path.name) as other:
             if any(not np.array_equal(one[key], other[key]) for key in one.files):
-                found.append(path.name)
+                differing.append(path.name)
     reports = [json.loads((run / "log" / "report.json").read_text()) for run in (alone, killed)]
-    found += [
-        f"report: {key}" for key in reports[0] if key not in OF_THE_PROCESS and reports[0][key] != reports[1][key]
+    differing += [
+        f"report: {key}" for key in reports[0] if key not in PER_RUN_KEYS and reports[0][key] != reports[1][key]
     ]
-    return found
+    return differing
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=100, help="stop after so many (default: 100)")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so long (default: never)")
+    parser.add_argument("--kills", type=int, default=100, help="stop after N kills (default: 100)")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after this time (default: never)")
     parser.add_argument("--each", type=int, default=6, help="kills per run (default: 6)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
-    parser.add_argument("--keep", type=Path, help="do it in this folder, and leave it there")
-    asked = parser.parse_args()
-    signal.signal(signal.SIGHUP, lambda *_: None)  # under nohup the runs would inherit that it is ignored
-    work = asked.keep or Path(tempfile.mkdtemp(prefix="kill_test_"))
-    dice, began = random.Random(asked.seed), time.monotonic()
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random moments (default: 0)")
+    parser.add_argument("--keep", type=Path, help="work in this folder, and keep it")
+    args = parser.parse_args()
+    signal.signal(signal.SIGHUP, lambda *_: None)  # under nohup the runs would inherit SIG_IGN
+    work = args.keep or Path(tempfile.mkdtemp(prefix="kill_test_"))
+    dice, began = random.Random(args.seed), time.monotonic()
     write_images(work / "arrays")
     write_image_files(work / "files")
     alone: dict[tuple[str, str, str], Path] = {}
-    stages: Counter[str] = Counter()
+    kills_by_part: Counter[str] = Counter()
     survived = lost = 0
     for n in itertools.count():
-        if survived + lost >= asked.kills or time.monotonic() - began > 60 * asked.minutes:
+        if survived + lost >= args.kills or time.monotonic() - began > 60 * args.minutes:
             break
         (method, kind), stored = COMBINATIONS[n // 2 % len(COMBINATIONS)], list(KILLS)[n % 2]
         words = command(work / stored, method, kind, stored)
         if (method, kind, stored) not in alone:
             alone[method, kind, stored] = run_alone(words, work / f"alone_{method}_{kind}_{stored}")
         cwd = work / f"killed_{n}_{method}_{kind}_{stored}"
-        outcome = run_killed(words, cwd, method, targets_for(method, asked.each, dice), dice, KILLS[stored])
+        outcome = run_killed(words, cwd, method, targets_for(method, args.each, dice), dice, KILLS[stored])
         run_dir = run_dir_in(cwd)
         if not outcome.exit_code and run_dir:
             outcome.differences += differences(alone[method, kind, stored], run_dir)
         kills = sum(outcome.kills.values())
-        stages += outcome.kills
+        kills_by_part += outcome.kills
         survived, lost = (survived + kills, lost) if outcome.survived else (survived, lost + kills)
-        where = ", ".join(f"{stage} {outcome.kills[stage]}" for stage in STAGES if outcome.kills[stage])
+        where = ", ".join(f"{part} {outcome.kills[part]}" for part in PARTS if outcome.kills[part])
         print(
             f"{method} {kind} {stored}: {kills} kills ({where}): "
-            f"{'the same' if outcome.survived else outcome.differences}   "
+            f"{'identical' if outcome.survived else outcome.differences}   "
             f"so far {survived} survived, {lost} lost, {(time.monotonic() - began) / 60:.1f} min",
             flush=True,
         )
-        if outcome.survived and not asked.keep:
+        if outcome.survived and not args.keep:
             shutil.rmtree(cwd)
-    print(f"kills survived {survived}, lost {lost}; by stage: {dict(stages)}")
-    if not asked.keep and not lost:
+    print(f"kills survived {survived}, lost {lost}; by part: {dict(kills_by_part)}")
+    if not args.keep and not lost:
         shutil.rmtree(work)
     return 1 if lost else 0
 

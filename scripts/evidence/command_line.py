@@ -1,4 +1,4 @@
-"""The scripts' command lines: one line for what is wrong, whatever the terminal can show."""
+"""Command lines of the scripts: errors in one line, output that any terminal can encode."""
 
 import argparse
 import os
@@ -7,7 +7,7 @@ from typing import NoReturn
 
 
 class Parser(argparse.ArgumentParser):
-    """Prints a wrong command as one line, without the usage."""
+    """An ArgumentParser that prints errors as one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
@@ -25,6 +25,6 @@ def print_out(text: str) -> None:
     try:
         print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
     except OSError as error:
-        # The interpreter flushes again at exit; what is left in the buffer must not fail there.
+        # The interpreter flushes the rest of the buffer at exit, which must not fail there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise ValueError(f"stdout cannot be written: {error.strerror}") from None

@@ -1,4 +1,4 @@
-"""The pictures of RESULTS.md, named in ``PICTURES``; colours of Okabe and Ito, told apart by marks too."""
+"""The pictures of RESULTS.md, listed in ``PICTURES``; colors of Okabe and Ito, which markers tell apart as well."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,10 +9,20 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from scripts.evidence.runs import Run, accuracies, arithmetic, by_length, by_rate, gains, mean_and_std, steps
+from scripts.evidence.reports import Report
+from scripts.evidence.runs import (
+    Run,
+    accuracy_by_seed,
+    dense_equivalent_steps,
+    gains,
+    mean_and_std,
+    select_by_length,
+    select_by_rate,
+    total_steps,
+)
 from scripts.figure1 import save
 
-STYLES = {
+STYLES = {  # method -> color, marker
     "L1": ("#000000", "o"),
     "L1-longer": ("#999999", "s"),
     "GReg-1": ("#D55E00", "^"),
@@ -21,42 +31,46 @@ STYLES = {
 }
 DATA = "CIFAR-10 (JPEG q75)"
 SOURCE = f"{DATA}, ResNet20"
+Point = tuple[float, float, float]  # x, mean, standard deviation
 
 
-def draw(reports: dict[str, list[Run]], folder: Path) -> None:
-    """Every picture whose runs have been made, as ``results_<name>.png`` in `folder`.
+def draw_all(runs: dict[str, list[Run]], folder: Path) -> None:
+    """Draw every picture that has finished runs, as ``results_<name>.png`` in `folder`.
 
     Args:
-        reports: experiment -> runs.
+        runs: experiment -> its finished runs.
     """
-    for name, picture in PICTURES.items():
-        figure = picture(reports)
+    for name, draw in PICTURES.items():
+        figure = draw(runs)
         if figure:
             save(figure, folder / f"results_{name}.png")
 
 
-def blank(columns: int, title: str) -> tuple[Figure, list[Axes]]:
+def make_panels(columns: int, title: str) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(5.2 * columns, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title)
     return figure, list(figure.subplots(1, columns, squeeze=False)[0])
 
 
-def plot(ax: Axes, points: list[tuple[float, float, float]], method: str, line: str) -> None:
-    """A method's (x, mean, deviation)."""
+def plot_method(ax: Axes, points: list[Point], method: str, line: str) -> None:
+    """Plot a method's points with error bars."""
     if points:
-        x, y, error = zip(*points, strict=True)
-        colour, mark = STYLES[method]
-        ax.errorbar(x, y, error, color=colour, marker=mark, ls=line, capsize=2, label=method)
+        x, mean, std = zip(*points, strict=True)
+        color, marker = STYLES[method]
+        ax.errorbar(x, mean, std, color=color, marker=marker, ls=line, capsize=2, label=method)
 
 
-def cut_against_penalty(reports: dict[str, list[Run]]) -> Figure | None:
-    """Accuracy on both sides of the cut, raw and re-estimated, over the λ that was reached."""
-    runs = reports["lambda"]
-    ratios = sorted({axes["ratio"] for axes, _ in runs})
+def ratios_of(runs: list[Run]) -> list[str]:
+    return sorted({axes["ratio"] for axes, _ in runs}, key=float)
+
+
+def draw_cut(runs: dict[str, list[Run]]) -> Figure | None:
+    """Draw accuracy before and after the cut, raw and re-estimated, against the final λ."""
+    ratios = ratios_of(runs["lambda"])
     if not ratios:
         return None
-    figure, panels = blank(len(ratios), f"The cut of GReg-1 after 391 steps, by how far λ grew: {SOURCE}")
+    figure, panels = make_panels(len(ratios), f"The cut of GReg-1 after 391 steps, by how far λ grew: {SOURCE}")
     lines = {
         "before, re-estimated": ("acc1_before_cut_bn", "#0072B2", "o-"),
         "after, re-estimated": ("acc1_after_cut_bn", "#D55E00", "o-"),
@@ -64,14 +78,13 @@ def cut_against_penalty(reports: dict[str, list[Run]]) -> Figure | None:
         "after, raw": ("acc1_after_cut", "#D55E00", "x:"),
     }
     for ax, ratio in zip(panels, ratios, strict=True):
-        here = sorted(
-            ((float(axes["tau"]), report) for axes, report in runs if axes["ratio"] == ratio),
-            key=lambda point: point[0],
-        )
-        ax.axhline(here[0][1]["acc1_base"], color="0.6", lw=0.8)
-        ax.text(here[0][0], here[0][1]["acc1_base"] + 1, "base", color="0.4", fontsize=8)
-        for label, (key, colour, style) in lines.items():
-            ax.plot([tau for tau, _ in here], [report[key] for _, report in here], style, color=colour, label=label)
+        by_penalty = {float(axes["tau"]): report for axes, report in runs["lambda"] if axes["ratio"] == ratio}
+        penalties = sorted(by_penalty)
+        base = by_penalty[penalties[0]]["acc1_base"]
+        ax.axhline(base, color="0.6", lw=0.8)
+        ax.text(penalties[0], base + 1, "base", color="0.4", fontsize=8)
+        for label, (key, color, style) in lines.items():
+            ax.plot(penalties, [by_penalty[tau][key] for tau in penalties], style, color=color, label=label)
         ax.set_xscale("log")
         ax.set_xlabel("λ of the pruned filters at the cut (τ)")
         ax.set_title(f"{100 * float(ratio):g} % of the filters go", fontsize=10)
@@ -81,24 +94,26 @@ def cut_against_penalty(reports: dict[str, list[Run]]) -> Figure | None:
     return figure
 
 
-def accuracy_by_ratio(reports: dict[str, list[Run]], experiment: str, net: str) -> Figure | None:
-    """After fine-tuning, method by method, and what each is above one-shot L1."""
-    runs = reports[experiment]
-    ratios = sorted({axes["ratio"] for axes, _ in runs}, key=float)
+def draw_schedule(runs: dict[str, list[Run]], experiment: str, net: str) -> Figure | None:
+    """Draw accuracy after fine-tuning by ratio, and the gain of each method over one-shot L1."""
+    members = runs[experiment]
+    ratios = ratios_of(members)
     if not ratios:
         return None
-    over = "mean and std over seeds" if len({report["seed"] for _, report in runs}) > 1 else "one seed"
-    figure, (left, right) = blank(2, f"After fine-tuning, best epoch on the test set, {over}: {DATA}, {net}")
+    over = "mean and std over seeds" if len({report["seed"] for _, report in members}) > 1 else "one seed"
+    figure, (left, right) = make_panels(2, f"After fine-tuning, best epoch on the test set, {over}: {DATA}, {net}")
     for i, method in enumerate(STYLES):
-        levels: list[tuple[float, float, float]] = []
-        above: list[tuple[float, float, float]] = []
-        for place, ratio in enumerate(ratios):
-            found = [*accuracies(runs, ratio=ratio, method=method).values()]
-            for points, values in ((levels, found), (above, gains(runs, ratio, method, "L1"))):
-                points += [(place + 0.09 * (i - 2), *mean_and_std(values))] if values else []
-        plot(left, levels, method, "none")
-        if method != "scratch":  # far below: the others would not be told apart
-            plot(right, above, method, "none")
+        accuracy: list[Point] = []
+        gain: list[Point] = []
+        for position, ratio in enumerate(ratios):
+            x = position + 0.09 * (i - 2)
+            values = list(accuracy_by_seed(members, ratio=ratio, method=method).values())
+            differences = gains(members, ratio, method, "L1")
+            accuracy += [(x, *mean_and_std(values))] if values else []
+            gain += [(x, *mean_and_std(differences))] if differences else []
+        plot_method(left, accuracy, method, "none")
+        if method != "scratch":  # far below: the scale would hide the differences of the others
+            plot_method(right, gain, method, "none")
     for ax in (left, right):
         ax.set_xticks(range(len(ratios)), ratios)
         ax.set_xlabel("pruning ratio of the blocks' first convs")
@@ -109,21 +124,21 @@ def accuracy_by_ratio(reports: dict[str, list[Run]], experiment: str, net: str) 
     return figure
 
 
-def accuracy_by_rate(reports: dict[str, list[Run]]) -> Figure | None:
-    """The same cut networks, fine-tuned from several learning rates."""
-    runs = by_rate(reports)
-    ratios = sorted({axes["ratio"] for axes, _ in runs}, key=float)
+def draw_rates(runs: dict[str, list[Run]]) -> Figure | None:
+    """Draw accuracy of the same cut networks against the first learning rate of fine-tuning."""
+    selected = select_by_rate(runs)
+    ratios = ratios_of(selected)
     if not ratios:
         return None
-    figure, panels = blank(len(ratios), f"The same cut networks, fine-tuned from three learning rates: {SOURCE}")
+    figure, panels = make_panels(len(ratios), f"The same cut networks, fine-tuned from three learning rates: {SOURCE}")
     for ax, ratio in zip(panels, ratios, strict=True):
         for method in ("L1", "GReg-1", "GReg-2"):
             points = [
-                (float(rate), *mean_and_std([*found.values()]))
+                (float(rate), *mean_and_std([*values.values()]))
                 for rate in ("0.001", "0.01", "0.1")
-                if (found := accuracies(runs, ratio=ratio, method=method, lr=rate))
+                if (values := accuracy_by_seed(selected, ratio=ratio, method=method, lr=rate))
             ]
-            plot(ax, points, method, "-")
+            plot_method(ax, points, method, "-")
         ax.set_xscale("log")
         ax.set_xlabel("first learning rate of fine-tuning")
         ax.set_title(f"{100 * float(ratio):g} % of the filters gone", fontsize=10)
@@ -132,45 +147,53 @@ def accuracy_by_rate(reports: dict[str, list[Run]]) -> Figure | None:
     return figure
 
 
-def accuracy_by_length(reports: dict[str, list[Run]], ratio: str) -> Figure | None:
-    """L1 and GReg-1 over the steps that they had in all, and over their arithmetic."""
-    runs = [(axes, report) for axes, report in by_length(reports) if axes["ratio"] == ratio]
-    if not runs:
+def draw_lengths(runs: dict[str, list[Run]], ratio: str) -> Figure | None:
+    """Draw L1 and GReg-1 against their total steps, and against the FLOPs of these."""
+    selected = [(axes, report) for axes, report in select_by_length(runs) if axes["ratio"] == ratio]
+    if not selected:
         return None
-    one_of = {(axes["method"], axes["before"], axes["tuned"]): report for axes, report in runs}
-    gone = f"{100 * float(ratio):g} % of the filters gone"
-    figure, panels = blank(2, f"{gone}, by length of training, mean and std over seeds: {SOURCE}")
-    # GReg-1's points lie on one side of L1's line in each panel, and so do their names.
-    views = (lambda report: sum(steps(report)), "right", (-6, 5)), (arithmetic, "left", (6, -9))
-    for ax, (length, side, shift) in zip(panels, views, strict=True):
-        points = {
-            (method, before, tuned): (
-                length(report),
-                *mean_and_std([*accuracies(runs, method=method, before=before, tuned=tuned).values()]),
-            )
-            for (method, before, tuned), report in one_of.items()
-        }
-        for method, line in {"L1": "-", "GReg-1": "none"}.items():
-            plot(ax, sorted(point for key, point in points.items() if key[0] == method), method, line)
-        for (method, before, tuned), (x, y, _) in points.items():
-            if method == "GReg-1":
-                ax.annotate(f"{before} + {tuned}", (x, y), shift, textcoords="offset points", ha=side, fontsize=8)
-        ax.set_xscale("log")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.xaxis.set_major_formatter("{x:,.0f}")
-        ax.xaxis.set_minor_locator(NullLocator())
-        ax.margins(0.27, 0.1)
-    panels[0].set_xlabel("steps in all (GReg-1: before + after the cut)")
-    panels[1].set_xlabel("arithmetic, in steps of the uncut network")
-    panels[0].set_ylabel("test accuracy, best epoch, %")
-    panels[0].legend(frameon=False, loc="upper left")
+    title = f"{100 * float(ratio):g} % of the filters gone, by length of training, mean and std over seeds: {SOURCE}"
+    figure, (left, right) = make_panels(2, title)
+    # GReg-1's points lie on one side of L1's line in each panel, and so do their labels.
+    plot_lengths(left, selected, total_steps, "right", (-6, 5))
+    plot_lengths(right, selected, dense_equivalent_steps, "left", (6, -9))
+    left.set_xlabel("steps in all (GReg-1: before + after the cut)")
+    right.set_xlabel("arithmetic, in steps of the uncut network")
+    left.set_ylabel("test accuracy, best epoch, %")
+    left.legend(frameon=False, loc="upper left")
     return figure
 
 
+def plot_lengths(
+    ax: Axes, runs: list[Run], length: Callable[[Report], float], label_side: str, label_shift: tuple[float, float]
+) -> None:
+    """Plot accuracy against `length`: L1 as a line, GReg-1 as labelled points."""
+    groups = {(axes["method"], axes["before"], axes["tuned"]): report for axes, report in runs}
+    points = {
+        (method, before, tuned): (
+            length(report),
+            *mean_and_std([*accuracy_by_seed(runs, method=method, before=before, tuned=tuned).values()]),
+        )
+        for (method, before, tuned), report in groups.items()
+    }
+    for method, line in {"L1": "-", "GReg-1": "none"}.items():
+        plot_method(ax, sorted(point for key, point in points.items() if key[0] == method), method, line)
+    for (method, before, tuned), (x, y, _) in points.items():
+        if method == "GReg-1":
+            ax.annotate(
+                f"{before} + {tuned}", (x, y), label_shift, textcoords="offset points", ha=label_side, fontsize=8
+            )
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:,.0f}")
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.margins(0.27, 0.1)
+
+
 PICTURES: dict[str, Callable[[dict[str, list[Run]]], Figure | None]] = {
-    "cut": cut_against_penalty,
-    "schedule": partial(accuracy_by_ratio, experiment="schedule", net="ResNet20"),
-    "schedule56": partial(accuracy_by_ratio, experiment="schedule56", net="ResNet56"),
-    "lengths": partial(accuracy_by_length, ratio="0.9"),
-    "lr": accuracy_by_rate,
+    "cut": draw_cut,
+    "schedule": partial(draw_schedule, experiment="schedule", net="ResNet20"),
+    "schedule56": partial(draw_schedule, experiment="schedule56", net="ResNet56"),
+    "lengths": partial(draw_lengths, ratio="0.9"),
+    "lr": draw_rates,
 }

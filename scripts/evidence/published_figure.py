@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draw docs/img/published_imagenet.png from published.yaml: published numbers, none of them run here."""
+"""Draw docs/img/published_imagenet.png from published.yaml: published numbers, none of them measured here."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 HERE = Path(__file__).resolve().parent
 PICTURE = HERE.parents[1] / "docs" / "img" / "published_imagenet.png"
-COLOURS = {"GReg-1": "#d62728", "GReg-2": "#1f77b4", "L1 (2023)": "0.2"}
+COLORS = {"GReg-1": "#d62728", "GReg-2": "#1f77b4", "L1 (2023)": "0.2"}
 
 
 def main() -> None:
@@ -21,16 +21,16 @@ def main() -> None:
     rows = published["filter_pruning_resnet50"] + published["later_l1_resnet50"]
     for method in dict.fromkeys(row[0] for row in rows):
         points = [(speedup, pruned - base) for name, base, pruned, speedup in rows if name == method]
-        own = method in COLOURS
-        left.plot(*zip(*points, strict=True), "o-" if own else "s", color=COLOURS.get(method, "0.65"),
+        own = method in COLORS
+        left.plot(*zip(*points, strict=True), "o-" if own else "s", color=COLORS.get(method, "0.65"),
                   label=method if own else None, zorder=3 if own else 2)  # fmt: skip
         if not own:
             for x, y in points:
-                # Neighbours would print over each other, and the last over the frame.
+                # Avoid labels that overlap each other or the frame.
                 below, end = method in ("DCP", "LFPC", "SFP"), x > 3
-                place = (-5 if end else 5, -11 if below else 4)
+                shift = (-5 if end else 5, -11 if below else 4)
                 left.annotate(
-                    method, (x, y), textcoords="offset points", xytext=place, fontsize=8, ha="right" if end else "left"
+                    method, (x, y), textcoords="offset points", xytext=shift, fontsize=8, ha="right" if end else "left"
                 )
     left.axhline(0, color="0.85", zorder=1)
     left.set_xlabel("speedup in FLOPs")
@@ -40,7 +40,7 @@ def main() -> None:
 
     rows = published["unstructured_resnet50"]
     for i, (method, base, pruned, sparsity) in enumerate(reversed(rows)):
-        right.barh(i, pruned - base, color=COLOURS.get(method, "0.65"))
+        right.barh(i, pruned - base, color=COLORS.get(method, "0.65"))
         right.text(-0.02, i, f"{method}, {sparsity:.1f} % zeros", ha="right", va="center", fontsize=8, color="white")
     right.set_yticks([])
     right.set_xlabel("top-1 against the method's own base, points")

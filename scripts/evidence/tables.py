@@ -1,7 +1,7 @@
 """The tables of RESULTS.md, as rows of text.
 
 To add one: an entry in ``TABLES`` (experiments of evidence.yaml and the columns to show of them) and a line
-``{{name}}`` in results_template.md.
+``{{name}}`` in results_template.md. Tables with another form have a function, named in ``all_tables``.
 """
 
 import re
@@ -9,9 +9,21 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from scripts.evidence.runs import Report, Run, accuracies, arithmetic, by_length, by_rate, gains, mean_and_std, steps
+from scripts.evidence.reports import Report
+from scripts.evidence.runs import (
+    Run,
+    accuracy_by_seed,
+    dense_equivalent_steps,
+    gains,
+    mean_and_std,
+    paired_differences,
+    select_by_length,
+    select_by_rate,
+    step_counts,
+    total_steps,
+)
 
-AXES_FIRST = ("arch", "ratio", "method")
+FIRST_AXES = ("arch", "ratio", "method")
 TITLES = {
     "arch": "net",
     "tau": "λ grows to",
@@ -19,29 +31,28 @@ TITLES = {
     "before": "steps before the cut",
     "tuned": "steps of fine-tuning",
 }
-# In the order in which they are spoken of.
-METHODS = ("none", "L1", "L1-longer", "GReg-1", "GReg-2", "Torch-Pruning", "scratch")
+METHODS = ("none", "L1", "L1-longer", "GReg-1", "GReg-2", "Torch-Pruning", "scratch")  # the order of rows
 
 
 @dataclass(frozen=True)
 class Column:
-    """A figure of a run; over seeds its mean and standard deviation (n - 1) are shown.
+    """A quantity of a run, shown as its mean and standard deviation (n - 1) over seeds.
 
     Attributes:
-        of: report -> the figure, or None where there is none.
-        show: how a number is written.
+        value: report -> the quantity, or None where there is none.
+        format: format of a number.
     """
 
     title: str
-    of: Callable[[Report], float | None]
-    show: str = "{:.2f}"
+    value: Callable[[Report], float | None]
+    format: str = "{:.2f}"
 
 
-def acc(title: str, key: str) -> Column:
+def accuracy_column(title: str, key: str) -> Column:
     return Column(title, lambda report: report[key])
 
 
-def lost(report: Report) -> float | None:
+def points_lost(report: Report) -> float | None:
     before, after = report["acc1_before_cut_bn"], report["acc1_after_cut_bn"]
     return None if before is None else before - after
 
@@ -50,52 +61,56 @@ def smallest_gap(report: Report) -> float | None:
     return min(report["gap"].values(), default=None)
 
 
-def mean_of(key: str, times: float = 1) -> Callable[[Report], float | None]:
-    """Of the comparison with L1's pick, over the layers."""
+def mean_over_layers(key: str, scale: float = 1) -> Callable[[Report], float | None]:
+    """Return the mean over the layers of one figure of the comparison with the filters that L1 prunes."""
 
     def mean(report: Report) -> float | None:
-        found = [times * values[key] for values in report["l1_comparison"].values()]
-        return statistics.fmean(found) if found else None
+        values = [scale * layer[key] for layer in report["l1_comparison"].values()]
+        return statistics.fmean(values) if values else None
 
     return mean
 
 
-def percent_gone(before: str, after: str) -> Callable[[Report], float]:
+def percent_removed(before: str, after: str) -> Callable[[Report], float]:
     return lambda report: 100 * (1 - report[after] / report[before])
 
 
-AROUND = [
-    acc("before the cut, raw", "acc1_before_cut"),
-    acc("after, raw", "acc1_after_cut"),
-    acc("before, re-estimated", "acc1_before_cut_bn"),
-    acc("after, re-estimated", "acc1_after_cut_bn"),
-    Column("lost, re-estimated", lost),
+LOST = Column("lost, re-estimated", points_lost)
+CUT_ACCURACY = [
+    accuracy_column("before the cut, raw", "acc1_before_cut"),
+    accuracy_column("after, raw", "acc1_after_cut"),
+    accuracy_column("before, re-estimated", "acc1_before_cut_bn"),
+    accuracy_column("after, re-estimated", "acc1_after_cut_bn"),
+    LOST,
 ]
-TUNED = [acc("best epoch (on test)", "acc1_best"), acc("last epoch", "acc1_last")]
-STEPS = [
-    Column("steps before the cut", lambda report: steps(report)[0], "{:.0f}"),
-    Column("steps of fine-tuning", lambda report: steps(report)[1], "{:.0f}"),
-]
+FINETUNED = [accuracy_column("best epoch (on test)", "acc1_best"), accuracy_column("last epoch", "acc1_last")]
+FINETUNE_STEPS = Column("steps of fine-tuning", lambda report: step_counts(report)[1], "{:.0f}")
+STEPS = [Column("steps before the cut", lambda report: step_counts(report)[0], "{:.0f}"), FINETUNE_STEPS]
 COST = [
     Column("speedup", lambda report: report["speedup"], "{:.2f}x"),
-    Column("params gone, %", percent_gone("params_before", "params_after")),
-    Column("with batch-norm, %", percent_gone("params_with_bn_before", "params_with_bn_after")),
+    Column("params gone, %", percent_removed("params_before", "params_after")),
+    Column("with batch-norm, %", percent_removed("params_with_bn_before", "params_with_bn_after")),
     Column("hours", lambda report: sum(report["seconds"].values()) / 3600, "{:.3f}"),
 ]
-ARITHMETIC = Column("arithmetic, in steps of the uncut network", arithmetic, "{:.0f}")
-BASE = [acc("as it came", "acc1_base"), *TUNED, Column("steps", lambda report: steps(report)[1], "{:.0f}")]
-ZEROS = Column("zeros, %", lambda report: 100 * report["sparsity"] if "sparsity" in report else None)
-PICK = [
-    Column("pick shared with L1, %", mean_of("overlap", times=100), "{:.1f}"),
-    Column("Kendall's correlation to the start", mean_of("kendall"), "{:.3f}"),
-    Column("Spearman's", mean_of("spearman"), "{:.3f}"),
+ARITHMETIC = Column("arithmetic, in steps of the uncut network", dense_equivalent_steps, "{:.0f}")
+BASE = [
+    accuracy_column("as it came", "acc1_base"),
+    *FINETUNED,
+    Column("steps", lambda report: step_counts(report)[1], "{:.0f}"),
 ]
-CUT = [*AROUND, Column("smallest gap", smallest_gap, "{:.0f}"), PICK[0]]
+ZEROS = Column("zeros, %", lambda report: 100 * report["sparsity"] if "sparsity" in report else None)
+OVERLAP = Column("pick shared with L1, %", mean_over_layers("overlap", scale=100), "{:.1f}")
+PICK = [
+    OVERLAP,
+    Column("Kendall's correlation to the start", mean_over_layers("kendall"), "{:.3f}"),
+    Column("Spearman's", mean_over_layers("spearman"), "{:.3f}"),
+]
+CUT = [*CUT_ACCURACY, Column("smallest gap", smallest_gap, "{:.0f}"), OVERLAP]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Runs that differ in their seed alone share a row; a column without a figure in any row is left out.
+    """Runs that differ only in their seed share a row; a column without a value in any row is left out.
 
     Attributes:
         experiments: of the grid, one below the other.
@@ -109,101 +124,192 @@ class Table:
 
 TABLES = {
     "base": Table(("base",), BASE),
-    "cut": Table(("schedule", "torch-pruning"), CUT, without=("L1-longer", "scratch")),  # cut as L1's
+    # L1-longer and scratch have the same cut as L1.
+    "cut": Table(("schedule", "torch-pruning"), CUT, without=("L1-longer", "scratch")),
     "lambda": Table(("lambda",), CUT),
     "length": Table(("length",), CUT),
-    "schedule": Table(("schedule",), [*TUNED, *STEPS, *COST]),
-    "torch-pruning-tuned": Table(("torch-pruning-tuned",), TUNED),
-    "proportion": Table(("proportion",), [*CUT, *TUNED]),
-    "schedule56": Table(("schedule56",), [*TUNED, *STEPS, *COST]),
-    "same-flops56": Table(("same-flops56",), [*TUNED, STEPS[1], ARITHMETIC]),
+    "schedule": Table(("schedule",), [*FINETUNED, *STEPS, *COST]),
+    "torch-pruning-tuned": Table(("torch-pruning-tuned",), FINETUNED),
+    "proportion": Table(("proportion",), [*CUT, *FINETUNED]),
+    "schedule56": Table(("schedule56",), [*FINETUNED, *STEPS, *COST]),
+    "same-flops56": Table(("same-flops56",), [*FINETUNED, FINETUNE_STEPS, ARITHMETIC]),
     "cut56": Table(("schedule56",), CUT, without=("L1-longer", "scratch")),
-    "importance": Table(("importance",), [*PICK, *AROUND[2:], *TUNED]),
+    "importance": Table(("importance",), [*PICK, *CUT_ACCURACY[2:], *FINETUNED]),
     "tiny-base": Table(("tiny-base",), BASE),
     "tiny-base-longer": Table(("tiny-base-longer",), BASE),
-    "tiny": Table(("tiny",), [*CUT, *TUNED, *COST]),
-    "unstructured": Table(("unstructured",), [*AROUND, *TUNED, ZEROS, PICK[0]]),
+    "tiny": Table(("tiny",), [*CUT, *FINETUNED, *COST]),
+    "unstructured": Table(("unstructured",), [*CUT_ACCURACY, *FINETUNED, ZEROS, OVERLAP]),
 }
+SUMMARY_RATIOS = ("0.5", "0.7", "0.9")
+TOLERANCE = 0.02  # relative difference up to which the steps, or the FLOPs, of two runs count as equal
 
 
-def rows_of(table: Table, reports: dict[str, list[Run]]) -> list[list[str]]:
-    """Header and rows.
+def all_tables(runs: dict[str, list[Run]]) -> dict[str, list[list[str]]]:
+    """Return the name of each table made from reports -> its header and rows.
+
+    Args:
+        runs: experiment -> its finished runs.
+    """
+    return {name: make_rows(table, runs) for name, table in TABLES.items()} | {
+        "summary": summary_rows(runs),
+        "gains": gain_rows(runs["schedule"]),
+        "gains56": gain_rows(runs["schedule56"]),
+        "lengths": length_rows(runs),
+        "matched": matched_rows(runs),
+        "lr": rate_rows(runs),
+    }
+
+
+def make_rows(table: Table, runs_by_experiment: dict[str, list[Run]]) -> list[list[str]]:
+    """Return header and rows.
 
     Raises:
         ValueError: runs of one row differ in more than their seed.
     """
-    runs = [run for experiment in table.experiments for run in reports.get(experiment, [])]
+    runs = [run for experiment in table.experiments for run in runs_by_experiment.get(experiment, [])]
     runs = [({"method": report["method"]} | axes, report) for axes, report in runs]
     runs = [(axes, report) for axes, report in runs if axes["method"] not in table.without]
-    axes_in_order = [axis for axis in AXES_FIRST if any(axis in axes for axes, _ in runs)]
-    axes_in_order += dict.fromkeys(axis for axes, _ in runs for axis in axes if axis not in (*axes_in_order, "seed"))
+    axis_order = [axis for axis in FIRST_AXES if any(axis in axes for axes, _ in runs)]
+    axis_order += dict.fromkeys(axis for axes, _ in runs for axis in axes if axis not in (*axis_order, "seed"))
     groups: dict[tuple[str, ...], list[Report]] = {}
     for axes, report in runs:
-        groups.setdefault(tuple(axes.get(axis, "") for axis in axes_in_order), []).append(report)
-    # An axis on which the runs do not differ is not worth a column.
-    named = [i for i in range(len(axes_in_order)) if len({group[i] for group in groups}) > 1]
+        groups.setdefault(tuple(axes.get(axis, "") for axis in axis_order), []).append(report)
+    # An axis with the same value in all runs has no column.
+    shown = [i for i in range(len(axis_order)) if len({group[i] for group in groups}) > 1]
     columns = [
         column for column in table.columns
-        if any(column.of(report) is not None for group in groups.values() for report in group)
+        if any(column.value(report) is not None for group in groups.values() for report in group)
     ]  # fmt: skip
-    titles = [TITLES.get(axes_in_order[i], axes_in_order[i]) for i in named]
+    titles = [TITLES.get(axis_order[i], axis_order[i]) for i in shown]
     rows = [[*titles, "seeds", *(column.title for column in columns)]]
-    for group, members in sorted(groups.items(), key=lambda item: [*map(rank, item[0])]):
-        seeds = {report["seed"] for report in members}
-        if len(seeds) < len(members):
+    for group, reports in sorted(groups.items(), key=lambda item: [*map(sort_key, item[0])]):
+        seeds = {report["seed"] for report in reports}
+        if len(seeds) < len(reports):
             raise ValueError(f"{' '.join(group)}: runs that differ in more than their seed share a row")
-        rows.append([*(group[i] for i in named), str(len(seeds)), *(shown(column, members) for column in columns)])
+        rows.append(
+            [*(group[i] for i in shown), str(len(seeds)), *(format_cell(column, reports) for column in columns)]
+        )
     return rows
 
 
-def rows_by_rate(reports: dict[str, list[Run]]) -> list[list[str]]:
-    """Header and rows: the best epoch of the same cut networks by the first learning rate, `schedule`'s among them."""
-    runs = by_rate(reports)
-    rates = sorted({axes["lr"] for axes, _ in runs}, key=float)
+def summary_rows(runs: dict[str, list[Run]]) -> list[list[str]]:
+    """Return header and rows: the main comparisons at three ratios, and where the page has more of each."""
+
+    def gain(experiment: str, baseline: str) -> list[str]:
+        return [
+            format_values(gains(runs[experiment], ratio, "GReg-1", baseline), "{:+.1f}") for ratio in SUMMARY_RATIOS
+        ]
+
+    def gain_at_equal_flops(experiment: str, l1_experiment: str) -> list[str]:
+        cells = []
+        for ratio in SUMMARY_RATIOS:
+            greg1 = accuracy_by_seed(runs[experiment], ratio=ratio, method="GReg-1")
+            l1 = accuracy_by_seed(runs[l1_experiment], ratio=ratio, method="L1")
+            cells.append(format_values(paired_differences(greg1, l1), "{:+.1f}"))
+        return cells
+
+    def mean_of(column: Column, method: str) -> list[str]:
+        return [
+            format_cell(column, [report for axes, report in runs["schedule"]
+                                 if (axes["ratio"], axes["method"]) == (ratio, method)])
+            for ratio in SUMMARY_RATIOS
+        ]  # fmt: skip
+
+    lost = Column(LOST.title, LOST.value, "{:.1f}")
+    return [
+        [
+            "comparison, in points (ResNet20, 3 seeds)",
+            *(f"pruning ratio {ratio}" for ratio in SUMMARY_RATIOS),
+            "read on",
+        ],
+        ["GReg-1 − L1, equal fine-tuning", *gain("schedule", "L1"), "part 2"],
+        ["GReg-1 − L1, equal total steps", *gain("schedule", "L1-longer"), "part 2"],
+        ["GReg-1 − L1, equal training FLOPs", *gain_at_equal_flops("schedule", "same-flops"), "part 2"],
+        ["GReg-1 − L1, equal total steps, ResNet56 (1 seed)", *gain("schedule56", "L1-longer"), "part 2, ResNet56"],
+        [
+            "GReg-1 − L1, equal training FLOPs, ResNet56 (1 seed)",
+            *gain_at_equal_flops("schedule56", "same-flops56"),
+            "part 2, ResNet56",
+        ],
+        ["lost at the cut, L1", *mean_of(lost, "L1"), "part 1"],
+        ["lost at the cut, GReg-1", *mean_of(lost, "GReg-1"), "part 1"],
+        ["pruned filters that GReg-2 shares with L1, %", *mean_of(OVERLAP, "GReg-2"), "part 4"],
+    ]
+
+
+def rate_rows(runs: dict[str, list[Run]]) -> list[list[str]]:
+    """Return header and rows: the best epoch of the same cut networks by the first learning rate of fine-tuning."""
+    selected = select_by_rate(runs)
+    rates = sorted({axes["lr"] for axes, _ in selected}, key=float)
     groups: dict[tuple[str, str], dict[str, list[Report]]] = {}
-    for axes, report in runs:
+    for axes, report in selected:
         groups.setdefault((axes["ratio"], axes["method"]), {}).setdefault(axes["lr"], []).append(report)
     rows = [["ratio", "method", *(f"from {rate}" for rate in rates), "seeds"]]
-    for group, found in sorted(groups.items(), key=lambda item: [*map(rank, item[0])]):
-        seeds = ", ".join(str(len(found.get(rate, []))) for rate in rates)
-        rows.append([*group, *(shown(TUNED[0], found.get(rate, [])) for rate in rates), seeds])
+    for group, by_rate in sorted(groups.items(), key=lambda item: [*map(sort_key, item[0])]):
+        seeds = ", ".join(str(len(by_rate.get(rate, []))) for rate in rates)
+        rows.append([*group, *(format_cell(FINETUNED[0], by_rate.get(rate, [])) for rate in rates), seeds])
     return rows
 
 
-def rows_by_length(reports: dict[str, list[Run]]) -> list[list[str]]:
-    """Header and rows: L1 and GReg-1 by the steps that they had before and after the cut."""
-    return rows_of(Table(("lengths",), [ARITHMETIC, *TUNED]), {"lengths": by_length(reports)})
+def length_rows(runs: dict[str, list[Run]]) -> list[list[str]]:
+    """Return header and rows: L1 and GReg-1 by their steps before and after the cut."""
+    return make_rows(Table(("lengths",), [ARITHMETIC, *FINETUNED]), {"lengths": select_by_length(runs)})
 
 
-def rows_of_gains(runs: list[Run]) -> list[list[str]]:
-    """Header and rows: what a method has above L1 and above L1-longer."""
+def matched_rows(runs: dict[str, list[Run]]) -> list[list[str]]:
+    """Return header and rows: GReg-1 minus L1 at each length of GReg-1, where L1 had equal steps or equal FLOPs."""
+    groups: dict[tuple[str, ...], list[Report]] = {}
+    for axes, report in select_by_length(runs):
+        groups.setdefault((axes["ratio"], axes["method"], axes["before"], axes["tuned"]), []).append(report)
+
+    def above_l1(ratio: str, reports: list[Report], length: Callable[[Report], float]) -> str:
+        for (other_ratio, method, *_), baseline in groups.items():
+            if (other_ratio, method) == (ratio, "L1") and abs(length(baseline[0]) / length(reports[0]) - 1) < TOLERANCE:
+                values, baselines = ({r["seed"]: r["acc1_best"] for r in group} for group in (reports, baseline))
+                return format_values(paired_differences(values, baselines), "{:+.2f}")
+        return "–"
+
+    rows = [["ratio", "GReg-1's steps", "total", "above L1, equal steps", "arithmetic", "above L1, equal arithmetic"]]
+    for group, reports in sorted(groups.items(), key=lambda item: [*map(sort_key, item[0])]):
+        ratio, method, before, tuned = group
+        if method == "GReg-1":
+            at_equal_steps = above_l1(ratio, reports, total_steps)
+            at_equal_flops = above_l1(ratio, reports, dense_equivalent_steps)
+            arithmetic = f"{dense_equivalent_steps(reports[0]):.0f}"
+            steps = [f"{before} + {tuned}", str(total_steps(reports[0]))]
+            rows.append([ratio, *steps, at_equal_steps, arithmetic, at_equal_flops])
+    return rows
+
+
+def gain_rows(runs: list[Run]) -> list[list[str]]:
+    """Return header and rows: the points of each method above L1 and above L1-longer."""
     rows = [["ratio", "method", "seeds", "above L1, points", "above L1-longer, points"]]
     for ratio in sorted({axes["ratio"] for axes, _ in runs}, key=float):
         for method in METHODS:
-            n_seeds = len(accuracies(runs, ratio=ratio, method=method))
+            n_seeds = len(accuracy_by_seed(runs, ratio=ratio, method=method))
             if n_seeds and method != "L1":
-                above = [gains(runs, ratio, method, other) if method != other else [] for other in ("L1", "L1-longer")]
-                rows.append([ratio, method, str(n_seeds), *(written(points, "{:+.2f}") for points in above)])
+                points = [gains(runs, ratio, method, other) if method != other else [] for other in ("L1", "L1-longer")]
+                rows.append([ratio, method, str(n_seeds), *(format_values(values, "{:+.2f}") for values in points)])
     return rows
 
 
-def rank(value: str) -> float:
-    """Methods in the order in which they are spoken of, numbers by size."""
+def sort_key(value: str) -> float:
+    """Sort methods as in ``METHODS`` and numbers by size."""
     try:
         return METHODS.index(value) if value in METHODS else float(value)
     except ValueError:
         return 0.0
 
 
-def shown(column: Column, members: list[Report]) -> str:
-    """A figure of some seeds, for a cell."""
-    return written([value for report in members if (value := column.of(report)) is not None], column.show)
+def format_cell(column: Column, reports: list[Report]) -> str:
+    """Format a column's value over the seeds of a row."""
+    return format_values([value for report in reports if (value := column.value(report)) is not None], column.format)
 
 
-def written(values: list[float], show: str) -> str:
-    """Mean ± standard deviation; a dash for none, the value alone for one or for equal ones."""
+def format_values(values: list[float], number_format: str) -> str:
+    """Format mean ± standard deviation; a dash for no values, the value alone for one or for equal ones."""
     if not values:
         return "–"
     mean, std = mean_and_std(values)
-    # The format's sign and unit belong to the mean.
-    return show.format(mean) + (f" ± {re.sub('[^0-9.]', '', show.format(std))}" if std else "")
+    # The sign and the unit of the format belong to the mean.
+    return number_format.format(mean) + (f" ± {re.sub('[^0-9.]', '', number_format.format(std))}" if std else "")

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""main.py with one method more, ``Torch-Pruning``: that library's GrowingReg, for comparison on equal terms.
+"""Run main.py with an additional method, ``Torch-Pruning``: that library's GrowingReg, for comparison on equal terms.
 
-Same base, same data, same ratios in the same layers, same cut and report; whose penalties grow, by how much and what
-goes at the end are the library's. Its own benchmarks take 100 updates (one an epoch) of 1e-5 from 1e-4 on, at learning
-rate 0.01 (a tenth of it from epoch 60, a hundredth from 80) without weight decay, and rank all layers together; here
-the rate is constant and each layer loses its ratio. Spread over other numbers of steps, that is
+Base network, data, ratio of each layer, cut and report are those of main.py; which penalties grow, by how much, and
+which filters are pruned is the library's. Its own benchmarks make 100 updates (one per epoch) of 1e-5 from 1e-4 on, at
+learning rate 0.01 (a tenth of it from epoch 60, a hundredth from 80) without weight decay, and rank all layers
+together. Here the learning rate is constant and each layer has its own ratio. Over other numbers of steps, that is
 
     python scripts/evidence/torch_pruning_reg.py --method Torch-Pruning --reg_granularity_prune 1e-5 \\
         --reg_upper_limit 0.00099 --lr_prune 0.01 --wd 0 --stabilize_reg_interval 0 --update_reg_interval N …
@@ -26,11 +26,11 @@ from torch import Tensor, nn
 from pruner import PRUNERS, Plan, Pruner, PruningContext, Schedule, groups
 from pruner.greg import GReg1
 
-STARTING_REG = 1e-4  # what its benchmarks begin with
+STARTING_REG = 1e-4  # as in its benchmarks
 
 
 class TorchPruning(Pruner):
-    """Every channel of the layers that lose some is pressed, the weaker the more; the weakest go.
+    """Penalizes every channel of the layers to prune, weaker ones more; the weakest are pruned.
 
     Source: torch_pruning.pruner.GrowingRegPruner, with the importance of its benchmarks.
     """
@@ -59,13 +59,13 @@ class TorchPruning(Pruner):
     @classmethod
     def check(cls, plan: Plan) -> None:
         if plan.kind != "filter":
-            raise ValueError("--method Torch-Pruning removes filters; leave --wg at filter")
+            raise ValueError("--method Torch-Pruning prunes filters only: leave --wg at filter")
 
     @classmethod
-    def build(cls, options, setting: PruningContext) -> "TorchPruning":
-        schedule = setting.schedule
+    def build(cls, options, context: PruningContext) -> "TorchPruning":
+        schedule = context.schedule
         assert schedule is not None
-        return cls(setting.model, setting.plan, schedule, float(options.reg_granularity_prune), setting.example)
+        return cls(context.model, context.plan, schedule, float(options.reg_granularity_prune), context.example)
 
     @property
     def status(self) -> str:
@@ -91,7 +91,7 @@ class TorchPruning(Pruner):
         return {name: groups.keep(importance(self._groups[name]), n) for name, n in self._plan.pruned.items()}
 
     def gaps(self) -> dict[str, float]:
-        """Between what stays and what goes, at this moment; GReg's is a running average."""
+        """Return the current gap between kept and pruned filters of each layer; GReg's is a running average."""
         scores = self.scores()
         return {name: groups.gap(scores[name], kept).item() for name, kept in self.kept().items()}
 
@@ -115,6 +115,6 @@ class TorchPruning(Pruner):
 
 if __name__ == "__main__":
     PRUNERS["Torch-Pruning"] = TorchPruning
-    from main import main  # after the method is there to choose
+    from main import main  # after the method is registered
 
     sys.exit(main())

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""The bare command lines of the seed's README, for tests/golden: python scripts/extract_seed_commands.py README.md"""
+"""Print the command lines of the seed's README: python scripts/paper/extract_seed_commands.py README.md > FILE"""
 
 import sys
 from pathlib import Path
 
 
 def commands(text: str) -> list[str]:
-    """Every line that runs ``main.py``, as printed."""
+    """Return every line that runs ``main.py``, unchanged."""
     return [line for line in text.splitlines() if "python main.py" in line and not line.startswith("#")]
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Write one shell script per row of the paper's tables, from paper_rows.yaml and the seed's own commands.
+"""Write one shell script per row of the paper's tables, from paper_rows.yaml and the commands in the seed's README.
 
-Run it after a change of either; a test holds the scripts against what it would write.
+Run it after a change of either; a test compares the committed scripts with its output.
 """
 
 import shlex
@@ -12,12 +12,12 @@ import yaml
 
 HERE = Path(__file__).resolve().parent
 SEED_COMMANDS = HERE.parents[1] / "tests" / "golden" / "seed_commands.txt"
-OF_THE_PRUNE_PHASE = ("--batch_size_prune", "--update_reg_interval", "--stabilize")
+PRUNE_PHASE_FLAGS = ("--batch_size_prune", "--update_reg_interval", "--stabilize")
 
 
 def seed_flags() -> dict[str, dict[str, str | None]]:
-    """``--project`` of each command of the seed -> its flags, in order; a flag without a value has None."""
-    found: dict[str, dict[str, str | None]] = {}
+    """Return ``--project`` of each command of the seed -> its flags, in order; None for a flag without a value."""
+    commands: dict[str, dict[str, str | None]] = {}
     for line in SEED_COMMANDS.read_text().splitlines():
         words = shlex.split(line)
         words = words[words.index("main.py") + 1 :]
@@ -27,20 +27,20 @@ def seed_flags() -> dict[str, dict[str, str | None]]:
                 flags[word] = None
             else:
                 flags[next(reversed(flags))] = word
-        found[str(flags["--project"])] = flags
-    return found
+        commands[str(flags["--project"])] = flags
+    return commands
 
 
 def rows() -> list[dict[str, Any]]:
-    """One row per script: name, title, published figures and flags."""
-    seed, made = seed_flags(), []
+    """Return the name, title, published figures and flags of each script."""
+    seed, scripts = seed_flags(), []
     for entry in yaml.safe_load((HERE / "paper_rows.yaml").read_text()):
         flags = seed[entry["seed"]]
         if "rows" not in entry:
             if entry.get("own_base"):
                 flags = {k: v for k, v in flags.items() if k != "--pretrained"}
                 flags["--base_model_path"] = "${BASE:?a ResNet50 of about 75.40 %; the authors published none}"
-            made.append(entry | {"flags": flags})
+            scripts.append(entry | {"flags": flags})
             continue
         for row in entry["rows"]:
             for method in ("L1", "GReg-1"):
@@ -50,15 +50,15 @@ def rows() -> list[dict[str, Any]]:
                     "--project": f"{method}__{flags.get('-a')}__{flags['--dataset']}__pr{row['pr']}",
                 }
                 if method == "L1":
-                    changed = {k: v for k, v in changed.items() if k not in OF_THE_PRUNE_PHASE}
-                made.append({
+                    changed = {k: v for k, v in changed.items() if k not in PRUNE_PHASE_FLAGS}
+                scripts.append({
                     "name": f"{entry['name']}_pr{row['pr']}_{method}",
                     "title": f"{entry['title']}, ratio {row['pr']}, {method}",
                     "published": f"base {entry['base']}, pruned {row[method]} (3 runs), speedup {row['speedup']}x, "
                     f"sparsity {row['sparsity']} %",
                     "flags": changed,
                 })  # fmt: skip
-    return made
+    return scripts
 
 
 def script(row: dict[str, Any]) -> str:

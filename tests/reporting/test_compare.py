@@ -10,14 +10,14 @@ from helpers import ROOT
 
 from scripts import compare
 
-REPORTS = sorted((ROOT / "results").rglob("schedule/*.json"))
+EXPERIMENTS = {file.stem: json.loads(file.read_text()) for file in sorted((ROOT / "results").glob("*.json"))}
 BEST = "best epoch (on the test set)"
 
 
 @pytest.fixture
 def run(tmp_path):
     """Make a run's directory with a report that differs from a sound one."""
-    sound = json.loads(REPORTS[0].read_text())
+    sound = next(iter(EXPERIMENTS["schedule"].values()))
 
     def make(name: str, **values):
         report = (
@@ -93,7 +93,10 @@ def test_what_is_no_report_is_refused_in_one_line_by_name(content, tmp_path, cap
     assert "broken.json" in line
 
 
-def test_every_report_of_the_evidence_is_read(capsys):
-    files = [str(file) for file in sorted((ROOT / "results").rglob("*.json"))]
-    assert compare.main(["--mean", *files]) == 0
+def test_every_report_of_the_evidence_is_read(tmp_path, capsys):
+    reports = [report for experiment in EXPERIMENTS.values() for report in experiment.values()]
+    files = [tmp_path / f"{i}.json" for i in range(len(reports))]
+    for file, report in zip(files, reports, strict=True):
+        file.write_text(json.dumps(report))
+    assert compare.main(["--mean", *map(str, files)]) == 0
     assert len(files) >= 198

@@ -10,11 +10,11 @@ from scripts.benchmark import row
 
 @pytest.mark.parametrize(
     ("n", "low", "high"), [(20, 6, 15), (10, 2, 9), (8, 1, 8), (5, 1, 5), (1, 1, 1)]
-)  # the binomial's 2.5 % quantile of so many halves, by tables: 6, 2, 1, 0, 0
+)  # the binomial's 2.5 % quantiles at p = 0.5, from tables: 6, 2, 1, 0, 0
 def test_the_interval_is_of_order_statistics(n, low, high):
-    found = row("x", [float(i) for i in range(n, 0, -1)])
-    assert (found.low, found.high) == (low, high)
-    assert found.ratio == (n + 1) / 2
+    median_row = row("x", [float(i) for i in range(n, 0, -1)])
+    assert (median_row.low, median_row.high) == (low, high)
+    assert median_row.ratio == (n + 1) / 2
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_the_interval_is_of_order_statistics(n, low, high):
         ([3.0, 3.5, 4.1], ">= 4", True), ([3.0, 3.5, 3.9], ">= 4", False),
     ],
 )  # fmt: skip
-def test_a_goal_is_met_by_the_nearer_end_of_the_interval(ratios, goal, met):
+def test_a_goal_is_met_when_the_nearer_end_of_the_interval_meets_it(ratios, goal, met):
     assert row("x", ratios, goal).met is met
 
 

@@ -40,7 +40,7 @@ def regs(pruner):
     return {name: pruner._peer.group_reg[group] for name, group in pruner._groups.items()}
 
 
-def test_the_weakest_channel_is_pressed_most_and_the_strongest_not_at_all(pruner):
+def test_the_weakest_channel_is_penalized_most_and_the_strongest_not_at_all(pruner):
     importance = {name: pruner._peer.estimate_importance(group) for name, group in pruner._groups.items()}
     assert list(importance) == [f"layer1.{i}.conv1" for i in range(3)]
     for step in range(4):  # two updates
@@ -53,19 +53,19 @@ def test_the_weakest_channel_is_pressed_most_and_the_strongest_not_at_all(pruner
         assert importance[name][kept].min() > importance[name][~kept].max()
 
 
-def test_it_updates_until_past_the_limit_then_stands_still_then_is_cut(pruner):
-    phases = []
+def test_it_grows_past_the_limit_then_stabilizes_then_is_done(pruner):
+    statuses = []
     step = 0
     while not pruner.finished:
         pruner.before_step(step)
-        phases.append(pruner.status)
+        statuses.append(pruner.status)
         step += 1
     # 0.25, 0.5, 0.75, 1 at steps 0, 2, 4, 6: the fourth is the first above 0.75
-    assert phases == ["growing"] * 6 + ["stabilizing"] * 4
+    assert statuses == ["growing"] * 6 + ["stabilizing"] * 4
     assert max(reg.max().item() for reg in regs(pruner).values()) == pytest.approx(1 + STARTING_REG)
 
 
-def test_it_goes_on_from_its_state(pruner):
+def test_it_resumes_from_its_state(pruner):
     pruner.before_step(0)
     state = {**pruner.state_dict(), "reg": {name: reg.clone() for name, reg in regs(pruner).items()}}
     pruner.before_step(2)
@@ -107,10 +107,10 @@ def test_figure_1_is_drawn_for_any_layer(magnitudes, capsys):
     assert not np.array_equal(one, other)
 
 
-@pytest.mark.parametrize(("words", "said"), [(["--layer", "conv9"], "layer2.0.conv1"), ([], "--save_mag_reg_log")])
-def test_a_wrong_command_for_figure_1_is_one_line(words, said, magnitudes, tmp_path_factory, capsys):
+@pytest.mark.parametrize(("words", "message"), [(["--layer", "conv9"], "layer2.0.conv1"), ([], "--save_mag_reg_log")])
+def test_a_wrong_command_for_figure_1_is_one_line(words, message, magnitudes, tmp_path_factory, capsys):
     folder = magnitudes if words else tmp_path_factory.mktemp("empty")
     with pytest.raises(SystemExit) as ended:
         figure1([str(folder), *words])
     assert ended.value.code == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err

@@ -26,7 +26,7 @@ def plan_of(words, capsys):
 
 
 def golden_row(plan, words):
-    """The golden row of the same network, kind and ratios; None for plans that remove nothing."""
+    """Return the golden row of the same network, group kind and ratios; None for plans that prune nothing."""
     ratios = words[words.index("--stage_pr") + 1].replace(" ", "")
     skip = words[words.index("--skip_layers") + 1] if "--skip_layers" in words else "[]"
     wanted = (plan["arch"], plan["dataset"], plan["wg"], ratios, skip)
@@ -42,10 +42,10 @@ def golden_row(plan, words):
     return None
 
 
-def hold_against_golden(plan, words):
+def compare_with_golden(plan, words):
     row = golden_row(plan, words)
     if row is None:
-        assert plan["params1"] == plan["params0"], "a plan that removes something has no golden row"
+        assert plan["params1"] == plan["params0"], "a plan that prunes something has no golden row"
         return
     for key in ("params0", "flops0", "params1", "flops1", "widths", "prunable_weights", "pruned_weights"):
         if key in row:
@@ -55,32 +55,32 @@ def hold_against_golden(plan, words):
 
 
 def words_of(line):
-    """The arguments of a shell line that runs main.py, as bash would pass them where no file matches."""
+    """Return the arguments of a shell line that runs main.py, as bash passes them where no file matches."""
     words = shlex.split(line)
     return words[words.index("main.py") + 1 :]
 
 
 @pytest.mark.parametrize("line", SEED, ids=[words_of(line)[words_of(line).index("--project") + 1] for line in SEED])
-def test_a_command_of_the_seed_plans_as_printed(line, capsys):
+def test_a_seed_command_plans_the_golden_costs(line, capsys):
     words = words_of(line)
-    hold_against_golden(plan_of(words, capsys), words)
+    compare_with_golden(plan_of(words, capsys), words)
 
 
-def test_the_committed_commands_are_the_seeds():
+def test_the_committed_commands_are_those_of_the_seed_readme():
     if not SEED_README.is_file():
         pytest.skip("../shared/seed-readme.md is not here")
     assert commands(SEED_README.read_text()) == SEED
 
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row["name"])
-def test_a_script_of_a_table_is_what_would_be_written_and_plans(row, capsys):
+def test_a_paper_script_is_up_to_date_and_plans_the_published_speedup(row, capsys):
     text = (ROOT / "scripts" / "paper" / f"{row['name']}.sh").read_text()
     assert text == script(row)
     line = text.splitlines()[-1]
     assert line.endswith(' "$@"')
     words = words_of(line.removesuffix(' "$@"'))
     plan = plan_of(words, capsys)
-    hold_against_golden(plan, words)
+    compare_with_golden(plan, words)
     printed = re.search(r"speedup ([\d.]+)x", row["published"])
     if printed:  # the paper's older counter prints up to 3 % less at high ratios
         assert plan["speedup"] == pytest.approx(float(printed[1]), rel=0.03)

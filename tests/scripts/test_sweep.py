@@ -1,4 +1,4 @@
-"""The grid, its runner and the page made of its reports."""
+"""Grids of experiments, their launcher, the files of reports and the page made from them."""
 
 import json
 import os
@@ -16,8 +16,11 @@ import yaml
 from pruner import PRUNERS
 from scripts import results
 from scripts.evidence import runs, tables
-from scripts.evidence.grid import Cell, cells_of, read_grid
-from scripts.sweep import Sweep, main, places
+from scripts.evidence.grid import Cell, expand_grid
+from scripts.evidence.grid_file import parse_grid, read_grid
+from scripts.evidence.launcher import Job, Launcher, make_slots
+from scripts.evidence.reports import add_report, finished_runs
+from scripts.sweep import main
 from utils.config.cli import parse
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +34,8 @@ GRID = {
         }
     },
 }
-EVIDENCE = cells_of(read_grid(results.GRID))
+EVIDENCE = expand_grid(read_grid(results.GRID))
+REPORTS = finished_runs(EVIDENCE, results.RESULTS)
 
 
 def sweep(cwd, grid, *words, **more):
@@ -42,7 +46,7 @@ def sweep(cwd, grid, *words, **more):
 
 
 def test_the_first_axis_is_the_outermost_and_names_add_flags():
-    cells = cells_of(GRID)
+    cells = expand_grid(parse_grid(GRID))
     assert [cell.axes for cell in cells] == [
         {"seed": "0", "size": "small"}, {"seed": "0", "size": "large"},
         {"seed": "1", "size": "small"}, {"seed": "1", "size": "large"},
@@ -51,44 +55,45 @@ def test_the_first_axis_is_the_outermost_and_names_add_flags():
     assert cells[0].name == "one/seed=0,size=small"
 
 
-def test_values_may_name_values_an_experiments_own_win_and_places_leave_the_recipe_alone():
-    grid = {
+def test_values_nest_an_experiment_overrides_them_and_paths_do_not_change_the_recipe():
+    content = {
         "places": {"here": "as/it/came"},
         "values": {"a": "{b} {here}", "b": "x"},
         "experiments": {"e": {"flags": "--note '{a}'"}, "f": {"flags": "--note '{a}'", "values": {"b": "y"}}},
     }
-    e, f = cells_of(grid, {"here": "/mine"})
+    grid = parse_grid(content)
+    e, f = expand_grid(grid, {"here": "/mine"})
     assert (e.flags, f.flags) == (["--note", "x /mine"], ["--note", "y /mine"])
     assert (e.recipe, e.name) == ("main.py --note 'x as/it/came'", "e/run")
-    assert e.recipe == cells_of(grid)[0].recipe
+    assert e.recipe == expand_grid(grid)[0].recipe
 
 
 @pytest.mark.parametrize(
-    ("grid", "words", "said"),
+    ("grid", "words", "message"),
     [
         (GRID, ["--only", "two"], "no run has this name; experiments are one"),
         (GRID, ["--only", "one/seed=0"], "no run has this name; experiments are one"),
         (GRID, ["--set", "net"], "PLACE=PATH"),
         (GRID, ["--set", "net=resnet20"], "no place net"),
         (GRID, ["--jobs", "0"], "1 or more"),
-        ({"experiments": {"e": {"flags": "{ratio}"}}}, [], "e: nothing stands for 'ratio'"),
-        ({"values": {"a": "{b}", "b": "{a}"}, "experiments": {"e": {"flags": "{a}"}}}, [], "names itself"),
+        ({"experiments": {"e": {"flags": "{ratio}"}}}, [], "e: undefined name 'ratio'"),
+        ({"values": {"a": "{b}", "b": "{a}"}, "experiments": {"e": {"flags": "{a}"}}}, [], "refers to itself"),
         ({"experiments": {"e": {}}}, [], "each with flags"),
-        ({"experiments": {"e": {"flags": "", "axes": [1]}}}, [], "have no names"),
-        ([], [], "no grid"),
+        ({"experiments": {"e": {"flags": "", "axes": [1]}}}, [], "the axes have no names"),
+        ([], [], "grid.yaml: not a grid"),
     ],
 )
-def test_a_wrong_command_is_one_line_and_runs_nothing(grid, words, said, tmp_path, capsys, monkeypatch):
+def test_a_wrong_command_is_one_line_and_runs_nothing(grid, words, message, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid))
     with pytest.raises(SystemExit) as ended:
         main(["grid.yaml", "--results", "results", *words])
     (line,) = capsys.readouterr().err.splitlines()
-    assert (ended.value.code, said in line) == (2, True), line
+    assert (ended.value.code, message in line) == (2, True), line
     assert [file.name for file in tmp_path.iterdir()] == ["grid.yaml"]
 
 
-def test_a_pattern_picks_runs_and_a_name_an_experiment(tmp_path, capsys):
+def test_only_selects_an_experiment_by_name_or_runs_by_pattern(tmp_path, capsys):
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(GRID))
     for only, n in (("one", 4), ("one/seed=0,*", 2), ("*size=large", 2)):
         assert main([str(tmp_path / "grid.yaml"), "--results", str(tmp_path), "--list", "--only", only]) == 0
@@ -100,40 +105,89 @@ def test_runs_are_made_two_at_a_time_then_skipped_and_failures_named(tmp_path):
     grid["experiments"]["one"]["axes"]["size"]["wrong"] = "--batch_size nothing"
     first = sweep(tmp_path, grid, "--jobs", "2")
     assert first.returncode == 1, first.stderr
-    assert "6 runs, 0 done before, 2 at a time" in first.stdout
+    assert "6 runs, 0 already done, 2 at a time" in first.stdout
     assert "[6/6]" in first.stdout
     assert first.stderr.count("failed: one/seed=") == 2
     assert "--batch_size" in first.stderr
-    reports = sorted((tmp_path / "results" / "one").glob("*.json"))
-    assert [file.stem for file in reports] == [f"seed={s},size={n}" for s in (0, 1) for n in ("large", "small")]
-    report = json.loads(reports[0].read_text())
+    file = tmp_path / "results" / "one.json"
+    reports = json.loads(file.read_text())
+    assert list(reports) == [f"seed={seed},size={size}" for seed in (0, 1) for size in ("large", "small")]
+    report = reports["seed=0,size=large"]
     assert (report["seed"], report["iterations"]["finetune"]) == (0, 3)  # batches of 512 of 1,437 images
-    assert "LeNet" in (reports[0].with_suffix("") / "model_arch.txt").read_text()
-    written = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.json")}
+    assert "LeNet" in (tmp_path / "results" / "one" / "seed=0,size=large" / "model_arch.txt").read_text()
+    written = file.stat().st_mtime_ns
     again = sweep(tmp_path, GRID)
-    assert (again.returncode, again.stdout) == (0, "4 runs, 4 done before, 1 at a time\n")
-    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.json")} == written
+    assert (again.returncode, again.stdout) == (0, "4 runs, 4 already done, 1 at a time\n")
+    assert file.stat().st_mtime_ns == written
     grid["experiments"]["one"]["flags"] += " --wd 0.1"
     changed = sweep(tmp_path, grid)
     assert (changed.returncode, changed.stdout) == (2, "")
     assert "made with other flags" in changed.stderr
+    assert "remove its entry to redo the run" in changed.stderr
 
 
 def test_a_run_without_a_report_has_failed_and_the_others_are_made(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     cells = [Cell("e", {"at": f"[{i}]"}, "main.py", [], "") for i in range(2)]
-    monkeypatch.setattr(Sweep, "_start", started_as_nothing)
-    assert Sweep(tmp_path, [{}]).run(cells) == 1
-    assert capsys.readouterr().err.count("it left no report") == 2
+    monkeypatch.setattr(Launcher, "_start", start_empty_process)
+    assert Launcher(tmp_path, [{}]).run(cells) == 1
+    assert capsys.readouterr().err.count("the run wrote no report") == 2
 
 
-def started_as_nothing(self, cell):
-    """In place of a run: a process that ends at once, and well."""
+def start_empty_process(self, cell):
+    """Start a process that ends at once with exit code 0, in place of a run."""
     process = subprocess.Popen([sys.executable, "-c", ""])
-    self.running[process] = cell, self.free.pop(0), open(os.devnull), time.monotonic()  # noqa: SIM115
+    self.jobs.append(Job(cell, self.free_slots.pop(0), process, open(os.devnull), time.monotonic()))  # noqa: SIM115
 
 
-def test_a_sweep_that_is_stopped_stops_its_run_and_goes_on_with_it(tmp_path):
+def test_reports_are_sorted_by_run_and_the_order_of_adding_leaves_no_trace(tmp_path):
+    cells = [Cell("e", {"seed": str(seed)}, "main.py", [], f"main.py --seed {seed}") for seed in (2, 0, 1)]
+    for name, ordered in (("one", cells), ("other", cells[::-1])):
+        (tmp_path / name).mkdir()
+        for cell in ordered:
+            add_report(cell, {"recipe": cell.recipe, "acc1_best": 0.5}, tmp_path / name)
+    assert list(json.loads((tmp_path / "one" / "e.json").read_text())) == ["seed=0", "seed=1", "seed=2"]
+    assert (tmp_path / "one" / "e.json").read_bytes() == (tmp_path / "other" / "e.json").read_bytes()
+    assert list(finished_runs(cells, tmp_path / "one")) == ["e/seed=2", "e/seed=0", "e/seed=1"]
+
+
+ADD_MANY = """
+import sys
+from pathlib import Path
+from scripts.evidence.grid import Cell
+from scripts.evidence.reports import add_report
+for i in range(40):
+    cell = Cell("e", {"seed": f"{sys.argv[1]}{i}"}, "main.py", [], "")
+    add_report(cell, {"recipe": ""}, Path(sys.argv[2]))
+"""
+
+
+def test_two_sweeps_at_once_lose_no_report(tmp_path):
+    writers = [subprocess.Popen([sys.executable, "-c", ADD_MANY, name, str(tmp_path)], cwd=ROOT) for name in ("a", "b")]
+    assert [writer.wait(timeout=60) for writer in writers] == [0, 0]
+    assert len(json.loads((tmp_path / "e.json").read_text())) == 80
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("one/seed=0,size=small.json", "{}", "has a file per run, the layout of an older version: move it away"),
+        ("one.json", "{", "cannot be read"),
+        ("one.json", "[]", "is not an object of run -> report"),
+        ("one.json", '{"seed=0,size=small": {"recipe": "main.py"}}', "remove its entry to redo the run"),
+    ],
+)
+def test_results_that_cannot_be_used_are_refused_in_one_line(file, content, message, tmp_path, capsys):
+    (tmp_path / "results" / "one").mkdir(parents=True)
+    (tmp_path / "results" / file).write_text(content)
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(GRID))
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path / "grid.yaml"), "--results", str(tmp_path / "results")])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert (ended.value.code, message in line) == (2, True), line
+
+
+def test_a_stopped_sweep_stops_its_run_and_resumes_it(tmp_path):
     flags = "--dataset digits --arch lenet5 --method none --epochs 60 --batch_size 128 --seed 0"
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump({"experiments": {"e": {"flags": flags}}}))
     command = [sys.executable, ROOT / "scripts" / "sweep.py", "grid.yaml", "--results", "results"]
@@ -169,7 +223,7 @@ def test_a_sweep_that_is_stopped_stops_its_run_and_goes_on_with_it(tmp_path):
 def test_every_gpu_gets_a_run_or_the_cores_are_shared(visible, jobs, expected, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(6))
-    assert places(jobs) == expected
+    assert make_slots(jobs) == expected
 
 
 STEPS = {"lambda": {391}, "length": {100, 2500}, "figure1": {1251}}
@@ -189,11 +243,9 @@ def test_each_prune_phase_of_the_evidence_has_the_steps_that_the_page_states(cel
 
 def test_the_page_follows_from_the_reports(tmp_path):
     """What is committed is what the script writes."""
-    for file in results.RESULTS.rglob("*.json"):
-        target = tmp_path / file.relative_to(results.RESULTS)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(file.read_bytes())
-    results.write(tmp_path, tmp_path / "RESULTS.md", tmp_path)
+    for file in results.RESULTS.glob("*.json"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    results.write_page(tmp_path, tmp_path / "RESULTS.md", tmp_path)
     assert (tmp_path / "RESULTS.md").read_text() == (ROOT / "RESULTS.md").read_text()
     names = {table.name for table in results.RESULTS.glob("*.csv")}
     assert names == {table.name for table in tmp_path.glob("*.csv")}
@@ -202,9 +254,14 @@ def test_the_page_follows_from_the_reports(tmp_path):
     assert {file.name for file in tmp_path.glob("*.png")} <= {file.name for file in (ROOT / "docs" / "img").iterdir()}
 
 
-@pytest.mark.parametrize("cell", [c for c in EVIDENCE if c.file(results.RESULTS).exists()], ids=lambda cell: cell.name)
+def test_every_report_belongs_to_a_run_of_the_grid():
+    names = {f"{file.stem}/{key}" for file in results.RESULTS.glob("*.json") for key in json.loads(file.read_text())}
+    assert names == set(REPORTS)
+
+
+@pytest.mark.parametrize("cell", [cell for cell in EVIDENCE if cell.name in REPORTS], ids=lambda cell: cell.name)
 def test_each_report_is_of_the_run_whose_name_it_has(cell):
-    report, axes = cell.report(results.RESULTS), cell.axes
+    report, axes = REPORTS[cell.name], cell.axes
     assert str(report["seed"]) == axes.get("seed", "0")
     if "--directly_ft_weights" in cell.flags:  # has no method of its own
         cut_as = [f"{axis}={value}" for axis, value in axes.items() if axis != "lr"]
@@ -219,9 +276,9 @@ def test_seeds_become_mean_and_deviation_and_what_is_missing_is_a_dash():
     def report(best, seed):
         return {"method": "L1", "seed": seed, "acc1_best": best, "acc1_last": None}
 
-    table = tables.Table(("e",), tables.TUNED)
+    table = tables.Table(("e",), tables.FINETUNED)
     runs = [({"seed": str(seed), "ratio": "0.5"}, report(best, seed)) for seed, best in enumerate((80.0, 82.0))]
-    rows = tables.rows_of(table, {"e": [*runs, ({"seed": "0", "ratio": "0.9"}, report(70.0, 0))]})
+    rows = tables.make_rows(table, {"e": [*runs, ({"seed": "0", "ratio": "0.9"}, report(70.0, 0))]})
     assert rows == [
         ["ratio", "seeds", "best epoch (on test)"],
         ["0.5", "2", "81.00 ± 1.41"],
@@ -229,37 +286,37 @@ def test_seeds_become_mean_and_deviation_and_what_is_missing_is_a_dash():
     ]
 
 
-def test_a_cell_names_its_report_and_its_run_after_its_axes(tmp_path):
+def test_a_cell_names_its_report_and_its_run_after_its_axes():
     cell = Cell("schedule", {"ratio": "0.5", "method": "L1"}, "main.py", [], "")
-    assert cell.file(tmp_path) == tmp_path / "schedule" / "ratio=0.5,method=L1.json"
+    assert (cell.key, cell.name) == ("ratio=0.5,method=L1", "schedule/ratio=0.5,method=L1")
     assert cell.project == "schedule,ratio=0.5,method=L1"
 
 
 def test_gains_are_taken_seed_by_seed():
-    found = {("L1", 0): 80.0, ("L1", 1): 82.0, ("L1-longer", 1): 84.0, ("GReg-1", 1): 85.0}
+    accuracies = {("L1", 0): 80.0, ("L1", 1): 82.0, ("L1-longer", 1): 84.0, ("GReg-1", 1): 85.0}
     runs = [
         ({"ratio": "0.5", "method": method, "seed": str(seed)}, {"seed": seed, "acc1_best": best})
-        for (method, seed), best in found.items()
+        for (method, seed), best in accuracies.items()
     ]
-    assert tables.rows_of_gains(runs)[1:] == [
+    assert tables.gain_rows(runs)[1:] == [
         ["0.5", "L1-longer", "1", "+2.00", "–"],
         ["0.5", "GReg-1", "1", "+3.00", "+1.00"],
     ]
 
 
-def test_learning_rates_stand_side_by_side_with_the_schedules_own():
+def test_learning_rates_are_columns_and_include_that_of_the_schedule():
     def run(rate, best, seed=0):
         axes = {"ratio": "0.9", "method": "L1", "seed": str(seed)}
         return axes | ({"lr": rate} if rate else {}), {"seed": seed, "acc1_best": best}
 
     reports = {"lr": [run("0.1", 36.0), run("0.001", 33.0)], "schedule": [run(None, 42.0), run(None, 50.0, seed=1)]}
-    assert tables.rows_by_rate(reports) == [
+    assert tables.rate_rows(reports) == [
         ["ratio", "method", "from 0.001", "from 0.01", "from 0.1", "seeds"],
         ["0.9", "L1", "33.00", "42.00", "36.00", "1, 1, 1"],
     ]
 
 
-def test_steps_before_the_cut_are_counted_though_its_network_was_fine_tuned_again():
+def test_steps_before_the_cut_count_when_the_cut_network_is_fine_tuned_again():
     def run(axes, best, **iterations):
         report = {"method": "GReg-1", "seed": 0, "speedup": 10.0, "acc1_best": best, "acc1_last": best}
         return {"seed": "0", "ratio": "0.9"} | axes, report | {"iterations": iterations}
@@ -279,8 +336,8 @@ def test_steps_before_the_cut_are_counted_though_its_network_was_fine_tuned_agai
             run(greg1 | {"seed": "1"}, 71.0, finetune=3600),  # the report of its cut is missing
         ],
     }
-    reports = {experiment: [] for experiment in runs.TUNED_AGAIN} | reports
-    assert [row[:3] + row[4:6] for row in tables.rows_by_length(reports)[1:]] == [
+    reports = {experiment: [] for experiment in runs.REFINETUNED} | reports
+    assert [row[:3] + row[4:6] for row in tables.length_rows(reports)[1:]] == [
         ["L1", "0", "600", "60", "42.00"],
         ["L1", "0", "1200", "120", "49.00"],
         ["L1", "0", "6600", "660", "66.00"],
@@ -288,3 +345,16 @@ def test_steps_before_the_cut_are_counted_though_its_network_was_fine_tuned_agai
         ["GReg-1", "600", "3600", "960", "70.00"],
         ["GReg-1", "2500", "600", "2560", "63.00"],
     ]
+
+
+def test_the_summary_pairs_seeds_and_has_a_dash_for_what_was_not_run():
+    def run(method, best, ratio="0.9", seed=0):
+        report = {"seed": seed, "acc1_best": best, "acc1_before_cut_bn": None, "acc1_after_cut_bn": None}
+        return {"method": method, "ratio": ratio, "seed": str(seed)}, report | {"l1_comparison": {}}
+
+    schedule = [run("L1", 40.0), run("L1", 44.0, seed=1), run("L1-longer", 50.0), run("GReg-1", 58.0)]
+    summary = tables.summary_rows(
+        {"schedule": schedule, "same-flops": [run("L1", 68.0)], "schedule56": [], "same-flops56": []}
+    )
+    assert [row[1:4] for row in summary[1:4]] == [["–", "–", "+18.0"], ["–", "–", "+8.0"], ["–", "–", "-10.0"]]
+    assert len(summary) <= 9
