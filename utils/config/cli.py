@@ -28,7 +28,7 @@ class _Parser(argparse.ArgumentParser):
 _METAVARS = {
     str(kind): name for kind, name in ((int, "N"), (int | None, "N"), (float, "X"), (float | None, "X"), (Decimal, "X"))
 }
-_WIDEST = 44  # characters of choices that stand beside a flag; more stand in its help
+_WIDEST = 44  # longest metavar, in characters; longer choices are listed in the help text
 EXAMPLES = """examples:
   Half of a CIFAR network's filters: costs and steps (without --plan, the run)
     python main.py --dataset cifar10 --arch resnet56 --method GReg-1 \\
@@ -43,12 +43,12 @@ EXAMPLES = """examples:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line: every field of ``Options``, grouped; values stay text until all sources are merged."""
+    """Build the parser of all fields of ``Options``; values stay text until all sources are merged."""
     parser = _Parser(
         prog="main.py",
         usage="main.py --dataset NAME [--method NAME] [--stage_pr RATIOS] [flags]",
         description="Prune a trained network by growing regularization (GReg-1, GReg-2)\n"
-        "or at one shot (L1), and fine-tune it.",
+        "or in one shot (L1), and fine-tune it.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
@@ -66,8 +66,10 @@ def build_parser() -> argparse.ArgumentParser:
             how |= meta.get("argparse", {})
             group.add_argument(*names, **how)
     parser.add_argument("--oracle_pruning", dest="method", action="store_const", const="Oracle", help="method Oracle")
-    parser.add_argument("--config", metavar="FILE", help="defaults for all of these, in YAML; the command line wins")
-    parser.add_argument("--params_json", metavar="FILE", help="the same in JSON; --config wins")
+    parser.add_argument(
+        "--config", metavar="FILE", help="read defaults of all flags from YAML; the command line takes precedence"
+    )
+    parser.add_argument("--params_json", metavar="FILE", help="read defaults from JSON; --config takes precedence")
     parser.add_argument(
         "--no-channels_last", "--no_channels_last", dest="channels_last", action="store_const", const="false",
         help=argparse.SUPPRESS,
@@ -84,17 +86,17 @@ def _choices(f: Field) -> str:
 
 
 def _help_text(f: Field) -> str:
-    """The help, with the choices that are too many to stand beside the flag."""
+    """The help text, with choices that are too long for the metavar."""
     return f.metadata["help"] + (f": {', '.join(f.metadata['parse'].choices)}" if len(_choices(f)) > _WIDEST else "")
 
 
 def _default_text(f: Field) -> str:
-    shown = f.default is not MISSING and f.default not in (None, "", False)
-    return f" (default: {f.default})" if shown else ""
+    has_default = f.default is not MISSING and f.default not in (None, "", False)
+    return f" (default: {f.default})" if has_default else ""
 
 
 def parse(argv: Sequence[str]) -> tuple[Options, list[str]]:
-    """Options from the command line, over ``--config``, over defaults; and notices on what was typed in vain.
+    """Merge the command line, ``--config`` and defaults into options, with notices on flags that have no effect.
 
     Raises:
         ValueError: an unknown flag or key, a wrong type, an impossible value; names it.
@@ -105,7 +107,7 @@ def parse(argv: Sequence[str]) -> tuple[Options, list[str]]:
 
 
 def read(argv: Sequence[str]) -> tuple[dict[str, str], set[str]]:
-    """Settings as text, from the command line and from files; and the names of those on the command line.
+    """Read settings as text from the command line and files, and the names of those on the command line.
 
     Raises:
         ValueError: an unknown flag or key.
@@ -120,10 +122,10 @@ def read(argv: Sequence[str]) -> tuple[dict[str, str], set[str]]:
 
 
 def build(given: dict[str, str]) -> Options:
-    """Options of settings as text; what is not given has its default, a seed is drawn.
+    """Parse settings; missing ones take their defaults, and a missing seed is drawn.
 
     Raises:
-        ValueError: a wrong type, an impossible value, or nothing where there is no default; names the flag.
+        ValueError: a wrong type, an impossible value, or a required flag is missing; names the flag.
     """
     values = {}
     for f in fields(Options):
@@ -140,7 +142,7 @@ def build(given: dict[str, str]) -> Options:
 
 
 def _in_prune_steps(options: Options, given: set[str]) -> Options:
-    """The options with what ``--prune_steps`` gives filled in, where the method has a prune phase."""
+    """Fill in the settings that ``--prune_steps`` implies, where the method has a prune phase."""
     method = PRUNERS[options.method]
     if options.prune_steps is None or not method.has_prune_phase:
         return options
@@ -152,7 +154,7 @@ _LISTS = ("--stage_pr", "--skip_layers", "--lr_ft", "--lr_schedule")
 
 
 def _words(argv: Sequence[str]) -> list[str]:
-    """Words as meant: a list that blanks have split is one (``--stage_pr [0, 0.5, 0]``), and -1e-4 is no flag."""
+    """Join lists that the shell has split (``--stage_pr [0, 0.5, 0]``), and keep -1e-4 from being read as a flag."""
     words: list[str] = []
     open_list = False
     for word in argv:
@@ -170,16 +172,16 @@ def _words(argv: Sequence[str]) -> list[str]:
 
 
 def _read_file(source: str, path: str) -> dict[str, str]:
-    """Settings of a file that `source`, a flag, names.
+    """Read the settings of the file that the flag `source` names.
 
     Raises:
-        ValueError: it cannot be read, or has a key that is no flag; names flag and file.
+        ValueError: it cannot be read, or has an unknown key; names flag and file.
     """
     try:
         given = read_settings_file(path)
     except ValueError as error:
         raise ValueError(f"--{source} {path}: {error}") from None
-    given.pop(RUN_ID, None)  # log/params.yaml is such a file, and names the run that it is of
+    given.pop(RUN_ID, None)  # log/params.yaml has it
     known = {f.name for f in fields(Options)}
     for key in given:
         if key not in known:

@@ -1,12 +1,13 @@
-"""Learning rates by epoch. Pure."""
+"""Piecewise-constant learning rates by epoch. Pure functions."""
 
 import math
 
 
 def parse_lr_schedule(text: str) -> dict[int, float]:
-    """``0:0.1,100:0.01`` or ``{0:0.1, 100:0.01}`` -> epoch -> learning rate from then on, in order.
+    """Parse ``0:0.1,100:0.01`` or ``{0:0.1, 100:0.01}``, with or without a trailing comma.
 
-    A comma may end it.
+    Returns:
+        start epoch -> learning rate, in order.
 
     Raises:
         ValueError: names the part that cannot be read.
@@ -22,7 +23,7 @@ def parse_lr_schedule(text: str) -> dict[int, float]:
         except ValueError:
             raise ValueError(f"'{entry.strip()}' is not of the form epoch:rate, such as 30:0.001") from None
         if key < 0 or not math.isfinite(value) or value < 0:
-            raise ValueError(f"'{entry.strip()}' is not an epoch and a rate from 0")
+            raise ValueError(f"'{entry.strip()}' needs an epoch and a rate from 0 up")
         if key in rates:
             raise ValueError(f"'{entry.strip()}' names epoch {key} a second time")
         if rates and key < max(rates):
@@ -32,7 +33,7 @@ def parse_lr_schedule(text: str) -> dict[int, float]:
 
 
 class LrSchedule(str):
-    """A schedule as typed; ``rates`` is what it means.
+    """A schedule as typed, parsed into ``rates`` (start epoch -> learning rate).
 
     Raises:
         ValueError: names the part that cannot be read.
@@ -47,16 +48,15 @@ class LrSchedule(str):
 
 
 def lr_at(rates: dict[int, float], epoch: int) -> float:
-    """The rate of the last key up to `epoch`; before the first key, the first rate."""
+    """Return the rate of the last start up to `epoch`; before the first start, the first rate."""
     begun = [rate for start, rate in rates.items() if start <= epoch]
     return begun[-1] if begun else next(iter(rates.values()))
 
 
 def learning_rates(options) -> dict[int, float]:
-    """Of fine-tuning: ``--lr_ft``, or the default of the method and the network.
+    """Return the rates of fine-tuning: ``--lr_ft``, or the default of the method.
 
-    Plain training divides ``--lr`` by 10 at half and at three quarters of the epochs, as far as they begin an epoch:
-    of one, two and three epochs the last is the only one that may have another rate.
+    Plain training divides ``--lr`` by 10 at half and at three quarters of the epochs, rounded up to whole epochs.
 
     Source: the original's constants (the ImageNet schedule).
     """
@@ -70,17 +70,19 @@ def learning_rates(options) -> dict[int, float]:
 
 
 def uses_adam(options) -> bool:
-    """Whether fine-tuning is by Adam, without weight decay: the original's choice for LeNets."""
+    """Whether fine-tuning uses Adam without weight decay. Source: the original's choice for LeNets."""
     return options.arch.startswith("lenet")
 
 
 def schedule_notices(options, after_prune_phase: bool) -> list[str]:
-    """What may surprise a reader of the log when fine-tuning begins."""
+    """Return notices on rates that are never used, and on a rise of the rate after pruning."""
     rates = learning_rates(options)
     notices = []
     late = [epoch for epoch in rates if epoch >= options.epochs > 0]
     if late:
-        notices.append(f"learning rates from epoch {late[0]} on are never reached in {options.epochs} epochs")
+        notices.append(
+            f"learning rates from epoch {late[0]} on are never used: training ends after {options.epochs} epochs"
+        )
     if after_prune_phase and options.epochs and lr_at(rates, 0) > options.lr_prune:
         notices.append(
             f"the learning rate goes up from {options.lr_prune:g} to {lr_at(rates, 0):g}: accuracy drops at first"

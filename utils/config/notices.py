@@ -8,22 +8,22 @@ from utils.config.options import GREG, Options, by_section
 
 
 def notices_on(options: Options, typed: set[str]) -> list[str]:
-    """What was typed on the command line but has no effect on this run."""
+    """List flags of the command line that have no effect on this run."""
     if options.evaluate:
         return []
-    notices, left = [], set(typed)  # each flag is named once, with the first reason
+    notices, left = [], set(typed)  # each flag is named once, with its first reason
     for reason, names in _without_effect(options):
         named = [name for name in dict.fromkeys(names) if name in left]
         left -= set(named)
         if named:
             notices.append(f"no effect {reason}: {', '.join(f'--{name}' for name in named)}")
     if "start_epoch" in typed:
-        notices.append("--start_epoch has no effect: a run begins at epoch 0")
+        notices.append("--start_epoch has no effect: runs start at epoch 0")
     return notices
 
 
 def _without_effect(options: Options) -> Iterator[tuple[str, Sequence[str]]]:
-    """Reasons, and the flags that have no effect for each."""
+    """Yield a reason and the flags that have no effect for it."""
     method = PRUNERS[options.method]
     idle = [*method.ignores]
     if not method.has_prune_phase:

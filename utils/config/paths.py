@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def regular_file(path: str | Path) -> Path:
-    """`path`, once it is known that opening it neither waits for a writer nor reads a device.
+    """Return `path` if it is a regular file, which can be opened without blocking.
 
     Raises:
         ValueError: it is a directory, a named pipe, a socket or a device.
@@ -21,24 +21,24 @@ def regular_file(path: str | Path) -> Path:
 
 
 def find_one(pattern: str, directories: bool = False) -> Path:
-    """The one file that `pattern` names.
+    """Return the one file that `pattern` matches.
 
     Args:
-        directories: whether a directory counts, too.
+        directories: accept a directory, too.
 
     Raises:
-        ValueError: it names none or several, or something that is no file.
+        ValueError: it matches none or several, or not a regular file.
     """
     paths = [Path(pattern)] if os.path.lexists(pattern) else sorted(map(Path, glob.glob(os.path.expanduser(pattern))))
-    found = [path for path in paths if path.is_file() or (directories and path.is_dir())]
-    if len(found) > 1:
+    matches = [path for path in paths if path.is_file() or (directories and path.is_dir())]
+    if len(matches) > 1:
         what = "files or directories" if directories else "files"
-        raise ValueError(f"{pattern} matches {len(found)} {what}, not one: {', '.join(map(str, found))}")
-    if paths and not found:
+        raise ValueError(f"{pattern} matches {len(matches)} {what}, not one: {', '.join(map(str, matches))}")
+    if paths and not matches:
         try:
-            regular_file(paths[0])  # says what it is instead
+            regular_file(paths[0])  # raises with the kind of file
         except OSError as error:
             raise ValueError(f"{paths[0]}: {error.strerror}") from None
-    if not found:
+    if not matches:
         raise ValueError(f"no file {'or directory ' * directories}{pattern}")
-    return found[0]
+    return matches[0]

@@ -1,4 +1,4 @@
-"""Settings from a YAML or JSON file, as the text one would type on the command line."""
+"""Settings from a YAML or JSON file, as command-line text."""
 
 import json
 from collections import Counter
@@ -10,14 +10,14 @@ import yaml
 
 from utils.config.paths import regular_file
 
-LARGEST = 1_000_000  # bytes; every flag with a long value is some kilobytes
+LARGEST = 1_000_000  # bytes; far above a file with every flag
 
 
 class _Loader(yaml.BaseLoader):
     """The base loader without aliases and without repeated keys.
 
-    It leaves every value as it is written: YAML's own types would read 5:0.6 as a number of minutes. Aliases let a
-    few lines stand for gigabytes, and of two equal keys YAML keeps the last in silence.
+    Values stay text: YAML 1.1 reads 5:0.6 as a sexagesimal number. Aliases can expand a few lines to gigabytes, and
+    of repeated keys YAML silently keeps the last.
     """
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
@@ -39,7 +39,7 @@ class _Loader(yaml.BaseLoader):
 def _refuse_repeated(keys: list[str]) -> None:
     repeated = [key for key, count in Counter(keys).items() if count > 1]
     if repeated:
-        raise ValueError(f"the key '{repeated[0]}' stands there twice")
+        raise ValueError(f"the key '{repeated[0]}' is repeated")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -48,22 +48,22 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_settings_file(path: str | Path) -> dict[str, str]:
-    """Key -> text, for every key of the file that has a value.
+    """Read key -> text for every key that has a value.
 
     Raises:
-        ValueError: the file cannot be read, or is not a list of keys and values; does not name the file.
+        ValueError: the file cannot be read, or is not a mapping; does not name the file.
     """
     try:
         content = regular_file(path).read_bytes()
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from None
     if len(content) > LARGEST:
-        raise ValueError(f"{len(content):,} bytes are too many for a file of settings")
+        raise ValueError(f"{len(content):,} bytes are too many for a settings file")
     try:
-        found = _parsed(content.decode())
-        if not isinstance(found, dict | None):
+        settings = _parse(content.decode())
+        if not isinstance(settings, dict | None):
             raise ValueError("not a list of 'key: value'")
-        typed = {key: _as_typed(value) for key, value in (found or {}).items()}
+        typed = {key: _as_typed(value) for key, value in (settings or {}).items()}
     except UnicodeDecodeError as error:
         raise ValueError(f"not a text file: {error}") from None
     except RecursionError:
@@ -71,8 +71,8 @@ def read_settings_file(path: str | Path) -> dict[str, str]:
     return {key: text for key, text in typed.items() if text not in ("", "null", "~")}
 
 
-def _parsed(text: str) -> Any:
-    """The content of JSON, else of YAML; scalars are text."""
+def _parse(text: str) -> Any:
+    """Parse JSON, else YAML; scalars stay text."""
     try:  # JSON may be indented by tabs, which YAML refuses
         return json.loads(text, parse_int=str, parse_float=str, parse_constant=str, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
@@ -86,11 +86,11 @@ def _parsed(text: str) -> Any:
 
 
 def _as_typed(value: Any) -> str:
-    """A value as a word of the command line: lists in brackets, mappings as {0:0.1,30:0.01}."""
+    """Format a value as on the command line: lists in brackets, mappings as {0:0.1,30:0.01}."""
     if isinstance(value, list):
         return f"[{','.join(_as_typed(item).strip('{}') for item in value)}]"
     if isinstance(value, dict):
-        # In {0:0.1,30:0.01}, without blanks, YAML sees keys without values.
+        # YAML reads {0:0.1,30:0.01}, without blanks, as keys without values.
         entries = ((key, _as_typed(item)) for key, item in value.items())
         return "{" + ",".join(f"{key}:{text}" if text else key for key, text in entries) + "}"
     if value is None:

@@ -1,4 +1,4 @@
-"""Text of a flag or a configuration file -> its value, or ValueError with what is wrong."""
+"""Parsers of flag values: text -> value, or ValueError with the reason."""
 
 import difflib
 import math
@@ -38,25 +38,25 @@ def number(low: float, *, above: bool = False) -> Callable[[str], float]:
 
 
 def share(text: str) -> float:
-    """A part of a whole, from 0 to less than 1."""
+    """A fraction in [0, 1)."""
     value = number(0)(text)
     if value >= 1:
-        raise ValueError(f"{text} is not a part from 0 to less than 1")
+        raise ValueError(f"{text} is not a fraction from 0 to less than 1")
     return value
 
 
 def decimal(low: float | None, *, above: bool = False) -> Callable[[str], Decimal]:
-    """A number kept exactly as typed."""
+    """A number, exact in decimal."""
 
     def parse(text: str) -> Decimal:
         try:
             value = Decimal(text)
         except InvalidOperation:
             raise ValueError(f"'{text}' is not a number") from None
-        # The bounds on the exponent keep counts of updates within what a machine can count.
-        exponent = value.as_tuple().exponent  # a letter where the number is not finite
+        # Bounds on the exponent keep the number of updates representable.
+        exponent = value.as_tuple().exponent  # a letter for inf and nan
         if not isinstance(exponent, int) or abs(value.adjusted()) > 30 or exponent < -50:
-            raise ValueError(f"'{text}' is not a number that can be used")
+            raise ValueError(f"'{text}' is out of range")
         if low is not None and (value < low or (above and value == low)):
             raise ValueError(f"{text} is not a number {'above' if above else 'from'} {low:g}")
         return value
@@ -65,7 +65,7 @@ def decimal(low: float | None, *, above: bool = False) -> Callable[[str], Decima
 
 
 def nearest(text: str, known: Iterable[str]) -> str:
-    """``; did you mean 'resnet20'?``, or nothing where no known name is near."""
+    """``; did you mean 'resnet20'?``, or empty without a close match."""
     by_lower = {name.lower(): name for name in known}
     near = difflib.get_close_matches(text.lower(), by_lower, 1)
     return f"; did you mean '{by_lower[near[0]]}'?" if near else ""
@@ -73,9 +73,9 @@ def nearest(text: str, known: Iterable[str]) -> str:
 
 @contextmanager
 def error_prefix(flag: str) -> Iterator[None]:
-    """Put the name of `flag` before errors raised within that do not begin with a flag.
+    """Prefix errors raised within by `flag`, unless they begin with one.
 
-    An error that knows its argument (``ArgumentError``) gets the flag of that name.
+    An ``ArgumentError`` gets the flag of its argument.
     """
     try:
         yield
@@ -86,10 +86,10 @@ def error_prefix(flag: str) -> Iterator[None]:
 
 
 class one_of:  # noqa: N801 - a parser, as the functions here are
-    """One of `choices`, which ``--help`` shows.
+    """One of `choices`.
 
     Args:
-        empty: what the empty text stands for.
+        empty: value of the empty text.
     """
 
     def __init__(self, *choices: str, empty: str = ""):
@@ -98,26 +98,26 @@ class one_of:  # noqa: N801 - a parser, as the functions here are
     def __call__(self, text: str) -> str:
         text = text or self._empty
         if text not in self.choices:
-            raise ValueError(f"'{text}' is none of {', '.join(self.choices)}{nearest(text, self.choices)}")
+            raise ValueError(f"'{text}' is not one of {', '.join(self.choices)}{nearest(text, self.choices)}")
         return text
 
 
 def arch(text: str) -> str:
     if text not in CIFAR_MODELS and text not in TORCHVISION_MODELS:
         near = nearest(text, [*CIFAR_MODELS, *TORCHVISION_MODELS])
-        raise ValueError(f"no network '{text}'; choose from {', '.join(CIFAR_MODELS)}, or torchvision's{near}")
+        raise ValueError(f"unknown network '{text}'; choose from {', '.join(CIFAR_MODELS)}, or torchvision's{near}")
     return text
 
 
 def file_name(text: str) -> str:
-    """The beginning of a directory's name: no path."""
+    """A name without directory separators."""
     if "/" in text or "\\" in text or "\0" in text:
         raise ValueError(f"'{text}' is a path, not a name")
     return text
 
 
 def path(text: str) -> str:
-    """Where something lies; an empty name, as of a shell variable that is not set, is none.
+    """A path; empty ones (an unset shell variable) are refused.
 
     Raises:
         ValueError: `text` is empty or has a null character.
@@ -128,13 +128,13 @@ def path(text: str) -> str:
 
 
 class SaveInterval(str):
-    """``500``: steps; ``10m``: minutes. The text is what was typed.
+    """Interval of checkpoints, as typed: ``500`` steps, ``10m`` minutes.
 
     Attributes:
         steps, seconds: one of them; the other is None.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: not a positive number of either.
     """
 
     steps: int | None
@@ -155,5 +155,5 @@ def boolean(text: str) -> bool:
 
 
 def pretrained(text: str) -> str | None:
-    """The name of an enum's member; ``true``, the flag alone, is the weights of the paper."""
+    """Name of torchvision's weights; ``true`` (the flag alone) means the paper's."""
     return {"true": DEFAULT, "false": None}.get(text.lower(), text)
