@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ def run(line: str, cwd: Path) -> None:
         subprocess.run(["bash", ROOT / words[1], *words[2:]], check=True, env=os.environ | {"PATH": path})
         return
     assert words[0] == "python", f"no test runs this command: {line}"
-    words = [TINY.get(before, word) for before, word in zip(words[1:], words[2:], strict=False)]
+    words = [TINY.get(before, word) for before, word in pairwise(words[1:])]
     words = [match for word in words for match in (sorted(glob.glob(word, root_dir=cwd)) or [word])]
     if line.split("main.py")[0] == line:
         run_script(line.split()[1], words, cwd)
@@ -67,9 +68,10 @@ def run(line: str, cwd: Path) -> None:
 
 
 def run_script(script: str, words: list[str], cwd: Path) -> None:
-    with contextlib.chdir(cwd), pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+    with contextlib.chdir(cwd), pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [script, *words])
-        runpy.run_path(str(ROOT / script), run_name="__main__")
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(ROOT / script), run_name="__main__")
     assert ended.value.code == 0, (script, words)
 
 
