@@ -71,7 +71,15 @@ def run_until(n, cwd, words, monkeypatch):
 # killed and gone on with, in one process: every step of every pruner
 
 
-@pytest.mark.parametrize(("method", "kind"), [(m, k) for m in PRUNERS for k in KINDS if m not in ("none", "Oracle")])
+REGULARIZED = [method for method in PRUNERS if method not in ("none", "Oracle")]
+EACH_METHOD_AND_KIND = [  # each method and each kind; the other combinations are slow
+    pytest.param(method, kind, marks=[] if i % len(KINDS) == j else pytest.mark.slow)
+    for i, method in enumerate(REGULARIZED)
+    for j, kind in enumerate(KINDS)
+]
+
+
+@pytest.mark.parametrize(("method", "kind"), EACH_METHOD_AND_KIND)
 def test_a_run_killed_before_any_step_ends_as_if_it_had_not_been(method, kind, tiny, tmp_path, monkeypatch):
     words = words_for(tiny, method, "--wg", kind)
     alone = run_program(tmp_path / "alone", *words)
@@ -126,7 +134,9 @@ def test_a_process_killed_a_dozen_times_comes_to_the_same_result(method, kind, t
     assert sum(outcome.kills.values()) >= 10  # a process may end before its kill
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_a_signal_ends_the_step_saves_says_how_to_go_on_and_sets_the_exit_code(sent, code, tmp_path):
     write_images(tmp_path / "images")
     words = command(tmp_path / "images", "GReg-1", "filter")
@@ -374,6 +384,7 @@ def test_a_loss_that_is_no_number_names_its_first_step_and_no_bad_state_is_saved
     assert not ran.weights("checkpoint").exists()
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_over_thousands_of_steps(tiny, tmp_path):
     """In a process of its own: resident memory after 1,000 steps and after 6,000."""
     program = f"""

@@ -1,6 +1,5 @@
 """Data workers: signals to the whole process group, their end, and the errors that they cause."""
 
-import gc
 import multiprocessing
 import os
 import signal
@@ -12,15 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import ROOT, write_image_folder
+from torch._utils import ExceptionWrapper
 
 from data import BadImageError, DataSource, LostWorkerError, lost_worker
 from data.workers import SIGNALS, starting_workers, worker_errors
-
-
-@pytest.fixture(autouse=True)
-def _no_workers_of_other_tests():
-    gc.collect()  # a run that a test has cut short may still hold its loader
-
 
 # Trains on a folder with two workers; then what the test asks for.
 PROGRAM = """
@@ -234,10 +228,13 @@ class Failing(torch.utils.data.Dataset):
 
 
 def raised_in_worker(error):
-    """Type and text of what comes of `error`; nothing is left that would keep the worker."""
+    """Return type and text of the error that a loader's user gets for `error`, as DataLoader passes it on."""
     try:
         with worker_errors():
-            list(torch.utils.data.DataLoader(Failing(error), num_workers=1))
+            try:
+                raise error
+            except Exception:
+                ExceptionWrapper(where="in DataLoader worker process 0").reraise()
     except Exception as raised:
         return type(raised), str(raised)
 
@@ -256,6 +253,11 @@ RAISED = [
 @pytest.mark.parametrize(("error", "kind", "says"), RAISED, ids=[type(row[0]).__name__ for row in RAISED])
 def test_an_error_of_a_worker_is_one_line_of_its_own_type(error, kind, says):
     assert raised_in_worker(error) == (kind, says)
+
+
+def test_an_error_of_a_real_worker_is_one_line():
+    with pytest.raises(RuntimeError, match=r"^StrangeError: 1 and 2$"), worker_errors():
+        list(torch.utils.data.DataLoader(Failing(StrangeError(1, 2)), num_workers=1))
 
 
 def test_an_error_that_is_not_of_a_worker_stays_as_it_is():

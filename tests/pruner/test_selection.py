@@ -163,9 +163,10 @@ def test_greg_says_that_it_does_not_start_from_scratch(prune):
 
 
 def test_the_oracle_finds_the_combination_of_lowest_training_loss(prune, base):
-    ran = prune("--method", "Oracle", "--stage_pr", "[1:0.19, 2:0.1]")  # int(1.9) and int(1.0): one of 10 each
+    few = ("--train_images", 200)
+    ran = prune("--method", "Oracle", "--stage_pr", "[1:0.19, 2:0.1]", *few)  # int(1.9) and int(1.0): one of 10 each
     assert "Oracle: 100 combinations to try" in ran.err
-    data = DataSource("digits", "./data").load(3, 0, torch.device("cpu"))
+    data = DataSource("digits", "./data").load(3, 0, torch.device("cpu"), train_images=200)
 
     def loss_without(first, second):
         network = load_pruned(base)

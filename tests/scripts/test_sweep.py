@@ -188,7 +188,7 @@ def test_results_that_cannot_be_used_are_refused_in_one_line(file, content, mess
 
 
 def test_a_stopped_sweep_stops_its_run_and_resumes_it(tmp_path):
-    flags = "--dataset digits --arch lenet5 --method none --epochs 60 --batch_size 128 --seed 0"
+    flags = "--dataset digits --arch lenet5 --method none --epochs 20 --batch_size 128 --seed 0"
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump({"experiments": {"e": {"flags": flags}}}))
     command = [sys.executable, ROOT / "scripts" / "sweep.py", "grid.yaml", "--results", "results"]
     running = subprocess.Popen(command, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
