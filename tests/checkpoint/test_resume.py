@@ -1,5 +1,6 @@
-"""Whatever stops a run, the same command goes on with it to the very same result."""
+"""Whatever stops a run, the same command resumes it to the same result."""
 
+import gc
 import os
 import random
 import resource
@@ -26,6 +27,7 @@ from scripts.checks.kill_test import (
     targets_for,
     write_images,
 )
+from utils.checkpoint.state import Checkpoint
 from utils.dist.signals import StoppedError
 from utils.engine import train
 
@@ -68,7 +70,7 @@ def run_until(n, cwd, words, monkeypatch):
             run_program(cwd, *words)
 
 
-# killed and gone on with, in one process: every step of every pruner
+# killed and resumed in one process: every step of every pruner
 
 
 REGULARIZED = [method for method in PRUNERS if method not in ("none", "Oracle")]
@@ -105,6 +107,25 @@ def test_plain_training_image_folders_and_dropout_go_on_too(arch, images, worker
     run_until(killed_at, tmp_path / "killed", words, monkeypatch)
     again = run_program(tmp_path / "killed", *words, "--resume_path", "auto")
     assert differences(alone.run_dir, again.run_dir) == []
+
+
+@pytest.mark.parametrize("killed_at", [3, 8], ids=["prune", "finetune"])
+def test_a_resumed_run_has_dropped_its_checkpoint_when_it_trains(killed_at, tiny, tmp_path, monkeypatch):
+    """The checkpoint holds a second copy of the optimizer's state and the pruner's."""
+    words = words_for(tiny, "GReg-1")
+    run_until(killed_at, tmp_path, words, monkeypatch)
+    alive = []
+
+    def counting(*args, **kwargs):
+        alive.append(sum(type(thing) is Checkpoint for thing in gc.get_objects()))
+        raise Killed
+
+    gc.collect()
+    before = sum(type(thing) is Checkpoint for thing in gc.get_objects())
+    monkeypatch.setattr(train, "train_step", counting)
+    with pytest.raises(Killed):
+        run_program(tmp_path, *words, "--resume_path", "auto")
+    assert alive == [before]
 
 
 # real processes, really killed
