@@ -25,11 +25,11 @@ from utils.reporting.tables import closing_table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line. Every error is one line; its traceback is in ``log/log.txt``, on stderr with ``--debug``.
+    """Run one command. Every error is one line; its traceback is in ``log/log.txt``, on stderr with ``--debug``.
 
     Returns:
-        The exit code: 0; 2 where the command ends before a run has begun; 1 where a run ends by an error; 128 + n
-        where signal n has stopped it.
+        The exit code: 0; 2 for a command refused before a run has begun; 1 for a run ended by an error; 128 + n for
+        a run stopped by signal n.
     """
     argv = sys.argv[1:] if argv is None else argv
     prepare_streams()
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(job: Job) -> None:
-    """A run, from the base network or from its checkpoint, to the report."""
+    """Run `job` from the base network, or from its checkpoint, to the report."""
     resumed_in = job.run.resumed_in
     start(job)
     if resumed_in != "finetune" and not job.base.pruned:

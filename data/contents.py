@@ -1,4 +1,4 @@
-"""A set as it is read, and its fingerprint."""
+"""A data set in memory or as a list of files, and its fingerprint."""
 
 import hashlib
 import os
@@ -46,7 +46,7 @@ def fingerprint_of(parts: Iterable[bytes | np.ndarray]) -> str:
 def fingerprint_of_files(folder: Path, *splits: list[Sample]) -> str:
     """Hash (path below `folder`, label, size in bytes) of all files, in the order of their names.
 
-    Images that are replaced by others of the very same names and sizes are not noticed: no file is read.
+    Files replaced by others of the same names and sizes are not detected: no file is read.
 
     Raises:
         ValueError: a file cannot be reached.

@@ -1,4 +1,4 @@
-"""One image file: its header checked, its pixels read as 8-bit RGB."""
+"""Image files: header checks, and pixels as 8-bit RGB."""
 
 import warnings
 from collections.abc import Iterator
@@ -98,7 +98,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _reason(error: Exception) -> str:
-    """The error for a list of files, in a few words."""
+    """Describe an error in a few words."""
     if isinstance(error, UnidentifiedImageError):
         return "not an image"
     if isinstance(error, OSError) and error.strerror:

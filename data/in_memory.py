@@ -1,4 +1,4 @@
-"""Small sets, held whole as uint8 on the device and augmented a batch at a time."""
+"""Small sets, held as uint8 on the device and augmented batch by batch."""
 
 from collections.abc import Iterator
 

@@ -52,7 +52,7 @@ class Data:
 
     @cached_property
     def summary(self) -> str:
-        """One line: how many images there are of how many classes, and what was passed over."""
+        """One line: numbers of images and classes, and files passed over."""
         n_held_out = len(self.val) if self.val else 0
         return summary_of(counts_of(self.train, self.spec.classes), n_held_out, len(self.test), self._passed_over)
 
@@ -65,7 +65,7 @@ class Data:
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """How many images there are to train on and to test."""
+        """Numbers of training and test images."""
         return len(self.train), len(self.test)
 
     def train_batches(self, batch_size: int, stream: str, start: int = 0) -> Iterator[Batch]:
@@ -84,7 +84,7 @@ class Data:
         return self.train.plain(TEST_BATCH, self._shard)
 
     def statistics_batches(self) -> Iterator[Batch]:
-        """Training images for batch-norm's statistics: one epoch, or 200 batches of a larger set.
+        """Training images for batch-norm statistics: one epoch, at most 200 batches.
 
         Augmented, since the network has learnt under statistics of augmented images: the black borders of
         padded crops move a mean by enough to cost a ResNet20 four points on CIFAR-10 (JPEG). A stream of its
@@ -96,7 +96,7 @@ class Data:
 
 
 class DataSource:
-    """One set, opened: its description is known, no image is read yet.
+    """A data set whose description is known and whose images are not read yet.
 
     Raises:
         ValueError: no such set, or its folder is not as it should be.

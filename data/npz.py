@@ -22,7 +22,7 @@ Header = tuple[tuple[int, ...], np.dtype]
 
 
 def describe_npz(folder: Path) -> DataSpec:
-    """Describe the set from headers and labels.
+    """Describe the set from array headers and labels.
 
     Raises:
         ValueError: a file cannot be read, or its arrays are not as they should be.
@@ -113,7 +113,7 @@ def _labels(file: Path, images: tuple[int, ...]) -> np.ndarray:
 
 
 def _header(file: Path, name: str) -> Header:
-    """Shape and type of an array whose bytes are all there, as far as the archive's directory tells."""
+    """Read shape and type of an array, and check its size against the archive's directory."""
     with _readable(f"{file} is not an .npz file with an array '{name}'"), zipfile.ZipFile(file) as archive:
         member = _member(archive, name)
         with archive.open(member) as content:
@@ -151,7 +151,7 @@ def _array(file: Path, name: str) -> np.ndarray:
 
 @contextmanager
 def _readable(what_is_wrong: str) -> Iterator[None]:
-    """Any error within is one of the file; numpy's and zipfile's parsers raise many kinds on damaged bytes.
+    """Turn any error raised within into a ValueError; numpy and zipfile raise many types on damaged files.
 
     Raises:
         ValueError: `what_is_wrong`, and the error's own words.
@@ -161,5 +161,5 @@ def _readable(what_is_wrong: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            said = " ".join((str(error) or type(error).__name__).split())
-            raise ValueError(f"{what_is_wrong}: {said}") from None
+            reason = " ".join((str(error) or type(error).__name__).split())
+            raise ValueError(f"{what_is_wrong}: {reason}") from None

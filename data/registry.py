@@ -1,4 +1,4 @@
-"""The sets by name: what each is, and how it is read."""
+"""Data sets by name."""
 
 import os
 from collections import Counter
@@ -21,7 +21,7 @@ from .tree import ImageTree, Sample, find_images, first_ten, passed_over_text
 
 @dataclass(frozen=True)
 class Source:
-    """How a set is opened: described without reading an image.
+    """How a data set is opened: described without reading an image.
 
     Attributes:
         open: folder -> the set, described.
@@ -34,7 +34,7 @@ class Source:
 
 @dataclass(frozen=True)
 class OpenSet:
-    """A set whose description is known and whose images can be read."""
+    """A data set with a known description, ready to be read."""
 
     spec: DataSpec
     read: Callable[[], Contents]
@@ -69,8 +69,8 @@ def _torchvision(dataset: type, file: str) -> Callable[[Path, DataSpec], Content
             try:
                 found = dataset(str(folder), train=train, download=True)
             except Exception as error:  # no network, and whatever torchvision's readers raise on a broken file
-                said = " ".join(str(error).split()) or type(error).__name__
-                raise ValueError(f"{spec.name} could not be downloaded ({said}); put {file} into {folder}") from None
+                reason = " ".join(str(error).split()) or type(error).__name__
+                raise ValueError(f"{spec.name} could not be downloaded ({reason}); put {file} into {folder}") from None
             images, labels = torch.as_tensor(found.data), torch.as_tensor(found.targets).long()
             if len(images) != len(labels) or labels.min() < 0 or labels.max() >= spec.classes:
                 raise ValueError(f"the files of {spec.name} in {folder} are damaged; remove them, and put {file} there")
@@ -151,7 +151,7 @@ def _test_files(folder: Path, classes: list[str]) -> tuple[list[Sample], Counter
 
 
 def _fixed(spec: DataSpec, read: Callable[[Path, DataSpec], Contents]) -> Source:
-    """A set whose description is known beforehand; its files are not looked at until they are read."""
+    """A data set with a fixed description; its files are not opened before they are read."""
     return Source(lambda folder: OpenSet(spec, lambda: read(folder, spec)))
 
 

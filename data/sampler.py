@@ -1,4 +1,4 @@
-"""Which images, in which order: a function of (seed, stream, step) alone, so that a run can be continued."""
+"""Order of images: a function of (seed, stream, step) alone, so that runs can be resumed."""
 
 import zlib
 from collections.abc import Iterator
@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 def generator_for(seed: int, stream: str, *counts: int) -> torch.Generator:
-    """A generator of its own for each (seed, stream, counts); `stream` keeps phases apart."""
+    """Create the generator of (seed, stream, counts); `stream` separates phases."""
     state = np.random.SeedSequence([seed, zlib.crc32(stream.encode()), *counts]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0] >> 1))
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The part of every batch that this process takes.
+    """This process's part of every batch.
 
     Attributes:
         rank: which process this is, from 0.
@@ -28,11 +28,11 @@ class Shard:
     world_size: int = 1
 
     def part(self, n: int) -> slice:
-        """This process's local_indices among `n`; those of all processes follow on each other."""
+        """This process's contiguous part of `n` indices."""
         return slice(n * self.rank // self.world_size, n * (self.rank + 1) // self.world_size)
 
     def local_indices(self, n: int) -> tuple[Tensor, int]:
-        """This process's local_indices in a batch of `n`, and how many at their end only fill up.
+        """This process's indices in a batch of `n`, and how many at their end are padding.
 
         Batch-norm wants two images, though a short batch may have fewer for each process.
         """
@@ -42,13 +42,13 @@ class Shard:
 
 
 def images_in_step(n_images: int, batch_size: int, step: int) -> int:
-    """How many images the batch of `step` has, over all processes."""
+    """Size of the batch of `step`, over all processes."""
     at = step % steps_per_epoch(n_images, batch_size) * batch_size
     return min(batch_size, n_images - at)
 
 
 def held_out_images(n_images: int, val_fraction: float) -> int:
-    """How many of `n_images` training images `val_fraction` holds out."""
+    """Number of images that `val_fraction` of `n_images` training images holds out."""
     return round(val_fraction * n_images)
 
 

@@ -1,4 +1,4 @@
-"""What a network and a reader of reports need to know of a set of images."""
+"""Description of a data set, for networks and reports."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class DataSpec:
-    """One set of images and how it is prepared.
+    """A data set and its preprocessing.
 
     Attributes:
         name: the set's own name; for ``npz`` and ``folder`` that of the folder.
@@ -15,7 +15,7 @@ class DataSpec:
         mean, std: per channel, of pixels from 0 to 1.
         pad: zeros around a training image before the random crop, pixels; 0: no crop.
         flip: random horizontal flips.
-        train_images: None where only loading would tell.
+        train_images: None where it is unknown before loading.
     """
 
     name: str

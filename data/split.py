@@ -1,4 +1,4 @@
-"""What training and evaluation ask of one half of a set, whether it is held in memory or read from files."""
+"""The interface of the training or test half of a data set, in memory or in files."""
 
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol, Self

@@ -1,4 +1,4 @@
-"""What was found in a set, for a line at the start of a run."""
+"""Summary line of a data set."""
 
 import torch
 from torch import Tensor

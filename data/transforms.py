@@ -24,7 +24,7 @@ class Normalize:
 
 
 def draw_crops(n: int, pad: int, flip: bool, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """For each of `n` images where its crop begins, row and column, (n,) from 0 to 2·`pad`, and whether it is flipped.
+    """Draw for each of `n` images the row and column of its crop, (n,) from 0 to 2·`pad`, and whether it is flipped.
 
     Drawn on the CPU and for the whole batch, so that every device and every number of processes sees the same images.
     """
@@ -53,5 +53,5 @@ def augment(images: Tensor, pad: int, top: Tensor, left: Tensor, flipped: Tensor
 
 
 def sent(values: Tensor, device: torch.device) -> Tensor:
-    """A small CPU tensor on `device`; the host does not wait until it is there."""
+    """Copy a small CPU tensor to `device` without a host sync."""
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values

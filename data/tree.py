@@ -1,4 +1,4 @@
-"""The walk over a folder of class folders: its images, and the files that are passed over."""
+"""Images in class folders, and the files that are passed over."""
 
 import os
 from collections import Counter
@@ -81,7 +81,7 @@ def passed_over_text(counts: Counter[str]) -> str:
 
 
 def _extension(name: str) -> str:
-    """The extension for the count; names can hold anything, so only plain ones are shown."""
+    """Extension for the counts; only plain ones are printed."""
     extension = os.path.splitext(name)[1].lower()
     return extension if extension.isascii() and extension[1:].isalnum() and len(extension) <= 8 else "other"
 
@@ -112,7 +112,7 @@ class _Walk:
         self.tree.passed_over = +passed  # without zeros
 
     def _descend(self, real: list[tuple[int, str]]) -> None:
-        """Collect the images below `real` (label, folder): links come last, so that they are the repetition."""
+        """Collect the images below `real` (label, folder), links last, so that a link is the repetition."""
         linked: list[tuple[int, str]] = []
         found: list[tuple[int, str, list[str]]] = []
         tops = set(real)

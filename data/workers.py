@@ -1,4 +1,4 @@
-"""DataLoader's worker processes: how they are started, and what their errors mean."""
+"""DataLoader workers: start, end and errors."""
 
 import atexit
 import multiprocessing
@@ -30,7 +30,7 @@ class LostWorkerError(RuntimeError):
 
 
 def lost_worker(error: BaseException) -> str | None:
-    """Explain an error that a lost data worker has caused, wherever it surfaced.
+    """Explain an error caused by a lost data worker, wherever it was raised.
 
     torch raises it from its handler of SIGCHLD, so at any point of the main thread.
 
@@ -62,10 +62,10 @@ def _chain_of(error: BaseException | None) -> list[BaseException]:
 
 @contextmanager
 def starting_workers() -> Iterator[None]:
-    """Worker processes started within get no signal of a terminal or scheduler, which go to the whole process group.
+    """Start worker processes that ignore signals to the process group.
 
-    The program finishes its step after such a signal, for which it needs its workers. They inherit the blocked mask,
-    so there is no moment in which a signal could reach them; they end with the program, or when it closes the loader.
+    The program finishes its step after such a signal and needs its workers for it. They inherit the blocked mask, so
+    no signal reaches them; they end with the program, or when it closes the loader.
 
     Raises:
         LostWorkerError: they cannot be started.
@@ -91,7 +91,7 @@ def starting_workers() -> Iterator[None]:
 
 
 def _record_into(received: list[int]) -> dict[int, Any]:
-    """Only record the signals until the handlers that are returned are back in place.
+    """Record signals until the returned handlers are restored.
 
     Blocking is not enough: the system may hand a signal to another thread, and Python then calls the handler in this
     one, in the middle of a loader's start.
@@ -103,14 +103,14 @@ def _record_into(received: list[int]) -> dict[int, Any]:
 
 
 def _kill_workers() -> None:
-    """Kill the workers of loaders that nobody has closed."""
+    """Kill the workers of loaders that were not closed."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would raise
     for process in multiprocessing.active_children():
         process.kill()
 
 
 def end_with_program(worker: int) -> None:
-    """Let this worker end when the program is killed: torch's own watch does not see that under ``forkserver``."""
+    """End this worker when the program is killed: torch's own watch misses that under ``forkserver``."""
     threading.Thread(target=_wait_for_program, daemon=True).start()
 
 
@@ -123,7 +123,7 @@ def _wait_for_program() -> None:
 
 @contextmanager
 def worker_errors() -> Iterator[None]:
-    """Errors of workers are raised in one line.
+    """Raise errors of workers as one line.
 
     Raises:
         LostWorkerError: a worker was killed.
@@ -152,14 +152,14 @@ def _lost_at(error: Exception) -> str | None:
 
 
 def _as_raised(error: Exception) -> Exception:
-    """`error` as the worker has raised it; it arrives with the traceback in its text."""
+    """Return `error` as the worker raised it; it arrives with the traceback in its text."""
     text = str(error)
     caught = _FROM_WORKER.match(text)
     if not caught:
         return error
     name = caught[1]
-    said = re.split(rf"^(?:[\w.]+\.)?{name}(?:: |$)", text, flags=re.M)[-1]
-    message = " ".join(said.split()) or f"{name} in a data worker"
+    message = re.split(rf"^(?:[\w.]+\.)?{name}(?:: |$)", text, flags=re.M)[-1]
+    message = " ".join(message.split()) or f"{name} in a data worker"
     if type(error).__name__ != name:  # torch could not make one of that type
         return RuntimeError(f"{name}: {message}")
     return type(error)(message)

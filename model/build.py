@@ -31,12 +31,12 @@ ARCHS = (*CIFAR_MODELS, *sorted(TORCHVISION_MODELS - CIFAR_MODELS.keys()))
 
 
 def is_small(arch: str, image_size: int) -> bool:
-    """Whether `arch` means the network for small images: by the size, where both families have the name."""
+    """Whether `arch` is the network for small images; where both families have the name, the size decides."""
     return arch in CIFAR_MODELS and (image_size <= LARGEST_SMALL_IMAGE or arch not in TORCHVISION_MODELS)
 
 
 def build_model(arch: str, num_classes: int, in_channels: int, image_size: int, batch_norm: bool = True) -> nn.Module:
-    """A freshly initialised network for square images of `image_size` pixels.
+    """Build an initialized network for square images of `image_size` pixels.
 
     Args:
         batch_norm: False: the form without it, which the VGGs for small images have.

@@ -1,4 +1,4 @@
-"""What a network costs: parameters and FLOPs of its conv and linear layers, for one image."""
+"""Cost of a network: parameters and FLOPs of its conv and linear layers, for one image."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ class Cost:
 
 
 def cost_of(model: nn.Module, channels: int, size: int) -> Cost:
-    """The cost of one image of `channels` × `size` × `size`; the model's state is left as it was.
+    """Measure the cost of one image of `channels` × `size` × `size`; the model's state is unchanged.
 
     Raises:
         ValueError: the network cannot take such an image.
@@ -53,5 +53,5 @@ def cost_of(model: nn.Module, channels: int, size: int) -> Cost:
 
 
 def example(model: nn.Module, channels: int, size: int) -> torch.Tensor:
-    """One image of zeros where the model is, to trace it with."""
+    """One image of zeros on the model's device, for tracing."""
     return torch.zeros(1, channels, size, size, device=next(model.parameters()).device)

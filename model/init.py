@@ -1,10 +1,10 @@
-"""Starting a network afresh."""
+"""Re-initialization of a network."""
 
 from torch import nn
 
 
 def reinitialize(model: nn.Module, how: str) -> None:
-    """Give `model` new weights, in place.
+    """Re-initialize `model` in place.
 
     Args:
         how: ``orth``: orthogonal weights, all else as it is. Anything else: Kaiming-normal weights, zero biases

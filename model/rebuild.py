@@ -1,4 +1,4 @@
-"""A network from a file of weights: checked, and fitted to the shapes that it holds."""
+"""Rebuild a network from a file of weights: validated, and fitted to the shapes in the file."""
 
 import os
 from collections.abc import Callable
@@ -77,7 +77,7 @@ def check_fit(own: dict[str, Tensor], state: dict[str, Tensor], source: object) 
 
 
 def check_tensors(state: dict[str, Tensor], source: object) -> None:
-    """Check that weights and buffers hold values that a network can compute with in float32.
+    """Check that weights and buffers are finite in float32.
 
     Raises:
         ValueError: one is not dense, not floating-point, not finite in float32, or a negative variance; names it.
@@ -115,7 +115,7 @@ def _wrong_values(name: str, value: Tensor) -> str | None:
 
 
 def check_forward(model: nn.Module, data: dict, source: object) -> None:
-    """Check that the layers of a fitted network take each other's outputs, by one image.
+    """Check by one forward pass that the shapes of a fitted network are consistent.
 
     Args:
         data: ``classes``, ``channels`` and ``size`` (pixels) of the images.
@@ -141,7 +141,7 @@ def _one_line(error: Exception) -> str:
 
 
 def check_network(saved: object, source: object) -> dict:
-    """Check the network part of one of our checkpoints: what it must hold, of which types, and finite.
+    """Validate the network part of a checkpoint of this program: keys, types and finite values.
 
     Returns:
         `saved`.
@@ -170,7 +170,7 @@ def check_network(saved: object, source: object) -> dict:
 
 
 def _check_masks(saved: dict, source: object) -> None:
-    """Check that what was kept of a layer, and its mask, are those of a weight in the checkpoint."""
+    """Check that kept groups and masks fit the weights in the checkpoint."""
     for key in ("kept", "masks"):
         for name, mask in saved[key].items():
             weight = saved["model"].get(f"{name}.weight")
@@ -205,17 +205,17 @@ _PLACES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def rebuild(saved: dict, source: object = "the checkpoint") -> nn.Module:
-    """The network of one of our checkpoints, dense or pruned, with its weights in float32, on the CPU.
+    """Build the network of a checkpoint of this program, dense or pruned, in float32 on the CPU.
 
     Args:
-        saved: sound, see ``check_network``.
-        source: where it is from, for errors.
+        saved: validated by ``check_network``.
+        source: named in errors.
 
     Raises:
         ValueError: the network cannot be built, or the weights do not fit it, by key or by shape.
     """
     data, options, state = saved["data"], saved["options"], saved["model"]
-    with torch.device("meta"):  # no time for an initialisation that would be overwritten
+    with torch.device("meta"):  # the weights are loaded below
         try:
             model = build_model(
                 options["arch"], data["classes"], data["channels"], data["size"], not options["not_use_bn"]
@@ -237,7 +237,7 @@ def rebuild(saved: dict, source: object = "the checkpoint") -> nn.Module:
 
 
 def load_pruned(path: str | os.PathLike | IO[bytes]) -> nn.Module:
-    """The network of `path` (``pruned_model.pth`` or a checkpoint) in eval mode, from any working directory.
+    """Load the network of `path` (``pruned_model.pth`` or a checkpoint) in eval mode, from any working directory.
 
     Masked weights (``--wg weight``) are zeros in the network; the masks are in the file under ``masks``.
 

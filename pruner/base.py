@@ -1,4 +1,4 @@
-"""The interface of a pruner. The base does nothing: it is the pruner of plain training."""
+"""Interface of a pruner. The base class does nothing: it is the pruner of plain training."""
 
 import math
 from collections.abc import Callable
@@ -19,12 +19,12 @@ COUNTED_AS = {"growing": "update", "stabilizing": "stabilise", "done": "done"}
 
 @dataclass(frozen=True)
 class PruningContext:
-    """What pruners are built from, beside the options.
+    """Arguments of pruners beside the options.
 
     Attributes:
         model: the network to prune, with its starting weights.
         schedule: of the prune phase (``Pruner.schedule``); None for a method without one.
-        inherited: what another run kept, layer name -> bool (groups,); None: pick afresh.
+        inherited: groups kept by another run, layer name -> bool (groups,); None: select anew.
         candidate_loss: a cut network and its masks -> its training loss, before any fine-tuning.
         example: one image, on the model's device.
     """
@@ -38,7 +38,7 @@ class PruningContext:
 
 
 class Pruner(NoHooks):
-    """Called by the training loop at fixed places of each step; the only holder of λ, picks and status.
+    """Hooks of the training loop; the only holder of λ, selections and status.
 
     The loop calls ``before_step(step)``, then forward and backward, ``after_backward()``, the optimizer,
     ``after_step()``, until ``finished``; then the cut is made by ``kept()``.
@@ -68,7 +68,7 @@ class Pruner(NoHooks):
 
     @classmethod
     def make_schedule(cls, options: PrunerOptions, plan: Plan) -> Schedule | None:
-        """The prune phase that carries out `plan`; None for a method without one."""
+        """Make the schedule of the prune phase for `plan`; None for a method without one."""
         return None
 
     @classmethod
@@ -89,7 +89,7 @@ class Pruner(NoHooks):
 
     @property
     def counted_as(self) -> str:
-        """The key of a report under which the next step is counted."""
+        """Key of the report that counts the next step."""
         return COUNTED_AS[self.status]
 
     @property
@@ -110,7 +110,7 @@ class Pruner(NoHooks):
         return {}
 
     def comparison(self) -> dict[str, dict[str, float]]:
-        """Layer name -> how the pick compares with L1's of the starting weights, where both are made."""
+        """Layer name -> comparison of the selection with L1's on the initial weights, where both exist."""
         return {}
 
     def scores(self) -> dict[str, Tensor]:

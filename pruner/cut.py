@@ -1,4 +1,4 @@
-"""The cut: remove groups for good, or make masks."""
+"""The cut: remove groups, or mask single weights."""
 
 import copy
 
@@ -54,7 +54,7 @@ def cut(model: nn.Module, kept: dict[str, Tensor], kind: str, example: Tensor) -
 
 
 def shrunk_copy(model: nn.Module, plan: Plan, example: Tensor) -> nn.Module:
-    """A copy of `model` with as many groups removed as `plan` says; which ones makes no difference to its cost.
+    """Copy `model` with as many groups removed as `plan` says, for its cost; any groups will do.
 
     Args:
         model, example: may be on the meta device, where this takes no time and no memory.

@@ -1,4 +1,4 @@
-"""Pruning by a fixed penalty: λ = τ from the first step on, the control for growing it."""
+"""Pruning by a fixed penalty, λ = τ from the first step: the control for growing."""
 
 from dataclasses import dataclass
 from decimal import Decimal
@@ -29,7 +29,7 @@ class FixedSchedule(Schedule):
 
 
 class FixReg(GReg1):
-    """GReg-1 with its λ at τ at once: L1's pick, the same penalty gradient, K_s and cut; no gap ends it.
+    """GReg-1 with λ = τ at once: the same selection, gradient, K_s and cut; no gap ends it.
 
     Source: the original's fixed-penalty method; the paper's section 3.2 argues for growing λ instead.
     """
@@ -42,7 +42,7 @@ class FixReg(GReg1):
 
     @classmethod
     def make_schedule(cls, options: PrunerOptions, plan: Plan) -> FixedSchedule:
-        """As many steps at τ as ``--fix_reg_interval`` gives; without it, as GReg-1's growth takes."""
+        """Take ``options.fix_reg_interval`` steps at τ; None: as many as GReg-1's growth."""
         greg1 = GReg1.make_schedule(options, plan)
         steps = options.fix_reg_interval or greg1.stabilize_from + 1
         return FixedSchedule(**vars(greg1) | {"update_every_steps": 1}, steps=steps)

@@ -1,7 +1,7 @@
 """Pruning by growing regularization: GReg-1 and GReg-2, two short classes over a shared one.
 
 Near a minimum with diagonal Hessian h, raising λ by δ moves the optimum to ŵ = w / (1 + δ/h): weights of high
-curvature shrink less, so that an even penalty tells them apart by magnitude.
+curvature shrink less, so that magnitude under a uniform penalty reflects curvature.
 
 Source: paper, section 3.3.
 """
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class GReg1(GReg):
-    """λ grows on a set that L1 picks before the first step.
+    """Grow λ on the groups that L1 selects before the first step.
 
     It ends early when the gaps of all layers, of this update, are at the limit: the paper's reading. The original looks
     layer by layer, at gaps of the update before, and so ends an update later.
@@ -39,12 +39,12 @@ class GReg1(GReg):
         layer.average_gap(groups.gap(layer.scores(), self._l1_picks[layer.name]))
 
     def _wide(self, gaps: list[float]) -> list[bool]:
-        """All layers end together, when every gap is wide."""
+        """End all layers together, when every gap is wide."""
         return [min(gaps) >= self.schedule.gap_limit] * len(gaps)
 
 
 class GReg2(GReg):
-    """λ grows on every group until curvature has told them apart; then the lowest are picked and pushed on.
+    """Grow λ on every group until λ = τ'; then select the smallest and grow λ on them.
 
     Source: paper, section 3.3.
     """
@@ -58,7 +58,7 @@ class GReg2(GReg):
 
     @classmethod
     def _l1(cls, options: PrunerOptions, context: PruningContext) -> tuple[dict[str, Tensor], l1.Comparison]:
-        """The lowest of the starting weights: what its own pick is compared with."""
+        """L1's selection on the initial weights, for comparison."""
         return l1.pick(context.model, context.plan, "min"), {}
 
     def _grow(self, layer: RegularizedLayer, step: int) -> None:
@@ -75,7 +75,7 @@ class GReg2(GReg):
         return [gap >= self.schedule.gap_limit for gap in gaps]
 
     def _pick(self, layer: RegularizedLayer, step: int) -> None:
-        """Take the lowest of the weights as they are now, and log how far that is from L1's choice."""
+        """Select the smallest groups of the current weights, and log the difference from L1's selection."""
         scores = layer.scores()
         self.milestones.setdefault("pick", step)
         layer.kept = groups.keep(scores, layer.n_pruned)

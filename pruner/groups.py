@@ -1,4 +1,4 @@
-"""The one mapping between a weight and its groups: filters, input channels, or single weights. Pure.
+"""Mapping between a weight and its groups: filters, input channels or single weights. Pure functions.
 
 A weight is (out, in, kh, kw) for a conv and (out, in) for a linear layer. A new kind of group is one line in
 ``_GROUP_DIM`` (a group is a slice along that dimension; None: every weight is a group of its own).
@@ -39,7 +39,7 @@ def spread(values: Tensor, shape: tuple[int, ...], kind: str) -> Tensor:
 
 
 def keep(group_scores: Tensor, n_pruned: int, how: str = "min", generator: torch.Generator | None = None) -> Tensor:
-    """Mask of the groups that stay, (groups,) bool, `n_pruned` of them False.
+    """Mask of the kept groups, (groups,) bool, with `n_pruned` False.
 
     Args:
         how: which go: the lowest scores (``min``), the highest (``max``), or any (``rand``, by `generator`).
@@ -92,5 +92,5 @@ def rank_agreement(scores_a: Tensor, scores_b: Tensor) -> tuple[float, float]:
 
 
 def sample(group_scores: Tensor, at_most: int = 10_000) -> Tensor:
-    """Evenly spaced scores, all of them up to `at_most`: enough to compare orders of millions of weights by."""
+    """Subsample scores evenly to `at_most`, for rank correlations of millions of weights."""
     return group_scores[:: -(-len(group_scores) // at_most)]

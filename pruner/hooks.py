@@ -1,4 +1,4 @@
-"""What a training loop calls at fixed places of each step."""
+"""Hooks of a training step."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Hooks(Protocol):
-    """The places of a step at which weights and gradients may be changed.
+    """Hook points at which weights and gradients may be changed.
 
     The loop calls ``before_step(step)``, then forward and backward, ``after_backward()``, the optimizer,
     ``after_step()``.
@@ -32,11 +32,11 @@ class Hooks(Protocol):
         ...
 
     def fingerprint(self) -> int:
-        """62 bits that are equal in two processes if their decisions are."""
+        """62-bit digest of the decisions, compared between processes."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must hold to continue from here."""
+        """State for resuming."""
         ...
 
 
@@ -74,6 +74,6 @@ class WeightMasks(NoHooks):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Zero again what momentum has moved."""
+        """Zero the masked weights again, which momentum moves."""
         for weight, mask in self._pairs:
             weight.mul_(mask)

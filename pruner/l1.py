@@ -1,4 +1,4 @@
-"""L1-norm pruning: pick by magnitude, cut at once (Li et al. 2017)."""
+"""One-shot L1-norm pruning (Li et al. 2017)."""
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ Comparison = dict[str, dict[str, float]]
 
 
 class L1(Pruner):
-    """Cuts the groups with the lowest (or highest, or any) mean magnitude, with no prune phase."""
+    """Cut the groups of smallest (or largest, or random) mean magnitude, without a prune phase."""
 
     prunes = True
     ignores = ()
@@ -32,7 +32,7 @@ class L1(Pruner):
 
 
 def pick(model: nn.Module, plan: Plan, how: str, generator=None) -> dict[str, Tensor]:
-    """What L1 keeps of `model` as it is now: layer name -> bool (groups,).
+    """Select the groups that L1 keeps: layer name -> bool (groups,).
 
     Args:
         how: ``min``, ``max`` or ``rand``; the last draws from `generator`, layer after layer.
@@ -44,7 +44,7 @@ def pick(model: nn.Module, plan: Plan, how: str, generator=None) -> dict[str, Te
 
 
 def picks(options: PrunerOptions, context: PruningContext) -> tuple[dict[str, Tensor], Comparison]:
-    """L1's picks by ``--pick_pruned``; or those inherited from another run, and their overlap with L1's own."""
+    """Select by ``options.pick_pruned``, or take another run's selection and compare it with L1's."""
     generator = torch.Generator().manual_seed(options.seed)  # so that random picks follow the seed
     own = pick(context.model, context.plan, options.pick_pruned, generator)
     if context.inherited is None:

@@ -1,4 +1,4 @@
-"""A network's conv and linear layers in order, each with the address that flags use to name it.
+"""Conv and linear layers of a network, in order, with their addresses.
 
 Residual nets: ``0`` for the stem, ``stage.sequence.conv`` for a conv of a block (``2.3.0``), the number of
 the last stage for the classifier. Single-branch nets: the layer's index.
@@ -55,7 +55,7 @@ def layers_of(model: nn.Module) -> list[Layer]:
 
 
 def _is_single_branch(model: nn.Module, layers: Modules) -> bool:
-    """Whether all `layers` lie in ``nn.Sequential`` containers of the network, so that each reads the one before.
+    """Whether all `layers` lie in ``nn.Sequential`` containers, each reading the one before.
 
     Blocks with branches are modules of a type of their own; none of torchvision's branched networks passes.
     """
@@ -72,7 +72,7 @@ def _which_can() -> str:
 
 
 def _chain(modules: Modules) -> list[Layer]:
-    """Every layer may lose filters but the last, and channels but the first.
+    """Single-branch networks: filters are free in all layers but the last, channels in all but the first.
 
     A linear layer that reads flattened maps has several columns per filter before it: no channel of its own.
     """
@@ -91,7 +91,7 @@ def _chain(modules: Modules) -> list[Layer]:
 
 
 def _blocks(modules: Modules) -> list[Layer]:
-    """Within a block, all convs but the last may lose filters, all but the first channels; shortcuts neither.
+    """Residual blocks: filters are free in all convs but the last, channels in all but the first; shortcuts are fixed.
 
     So every sum over branches keeps its width.
     """

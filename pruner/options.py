@@ -1,4 +1,4 @@
-"""What pruners ask of a program's options; anything with these attributes will do."""
+"""Settings of the pruners; any object with these attributes."""
 
 from decimal import Decimal
 from typing import Protocol

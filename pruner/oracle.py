@@ -1,4 +1,4 @@
-"""Try every combination of pruned groups and keep the best: for tiny nets, to see how far a criterion is from it."""
+"""Exhaustive search over pruned groups: the reference for selection criteria, for tiny networks."""
 
 import copy
 import itertools
@@ -20,7 +20,7 @@ MOST_COMBINATIONS = 20_000  # at a second each, a night
 
 
 class Oracle(Pruner):
-    """Cuts the combination with the lowest training loss before any fine-tuning.
+    """Cut the combination with the lowest training loss before fine-tuning.
 
     Source: the original's Oracle pruning (not in the paper); for each layer int(r·n) groups go.
 
@@ -69,7 +69,7 @@ class Oracle(Pruner):
 
 
 def combinations_of(plan: Plan) -> int:
-    """How many there are: the product over layers of n choose n_pruned.
+    """Number of combinations: the product over layers of n choose n_pruned.
 
     Raises:
         ValueError: more than ``MOST_COMBINATIONS``.
@@ -85,7 +85,7 @@ def combinations_of(plan: Plan) -> int:
 
 
 def candidates(plan: Plan) -> Iterator[dict[str, Tensor]]:
-    """Every choice of pruned groups, as layer name -> bool (groups,)."""
+    """Yield every combination, as layer name -> bool (groups,)."""
     losing = [p for p in plan.layers if p.pruned]
     for chosen in itertools.product(*(itertools.combinations(range(p.groups), p.pruned) for p in losing)):
         kept = {}

@@ -1,4 +1,4 @@
-"""From flags to how many groups each layer loses, in exact decimals. Pure."""
+"""Pruning plan: ratios -> number of pruned groups per layer, in exact decimals. Pure functions."""
 
 import math
 import re
@@ -20,7 +20,7 @@ _RANGE = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?:(.+)")  # no network has 10
 
 @dataclass(frozen=True)
 class PlannedLayer:
-    """One layer and the number of its groups that go."""
+    """A layer and its number of pruned groups."""
 
     layer: Layer
     groups: int
@@ -29,19 +29,19 @@ class PlannedLayer:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is removed: ``kind`` of group and, per layer in the network's order, how many."""
+    """Kind of group, and number of pruned groups per layer, in the network's order."""
 
     kind: str
     layers: tuple[PlannedLayer, ...]
 
     @property
     def pruned(self) -> dict[str, int]:
-        """Layer name -> number of groups that go, for the layers that lose any."""
+        """Layer name -> number of pruned groups, for layers with any."""
         return {p.layer.name: p.pruned for p in self.layers if p.pruned}
 
 
 def parse_ratio(text: str) -> Decimal:
-    """A pruning ratio, 0 to less than 1 (one group always stays), exactly as typed.
+    """Parse a pruning ratio in [0, 1), exact in decimal; a layer keeps at least one group.
 
     Raises:
         ValueError: names `text`.
@@ -86,7 +86,7 @@ def parse_stage_pr(text: str) -> Ratios:
 
 
 class StageRatios(str):
-    """Pruning ratios as typed, or no text; ``ratios`` is what they mean.
+    """Pruning ratios as typed, parsed into ``ratios``; may be empty.
 
     Raises:
         ValueError: names the part that cannot be read.
@@ -114,7 +114,7 @@ def parse_skip_layers(text: str) -> tuple[str, ...]:
 
 
 class LayerAddresses(str):
-    """Addresses as typed, or no text; ``addresses`` is what they mean.
+    """Addresses as typed, parsed into ``addresses``; may be empty.
 
     Raises:
         ValueError: names the part that is no address.
@@ -151,7 +151,7 @@ def make_plan(
     kind: str,
     rounded: Callable[[Fraction], int] = math.ceil,
 ) -> Plan:
-    """The plan that the ratios ask for.
+    """Make the plan of the ratios.
 
     Args:
         skipped: addresses of layers that keep all (``skipped_addresses``).
@@ -175,12 +175,12 @@ def make_plan(
 
 
 def keep_all(layers: list[Layer], kind: str) -> Plan:
-    """The plan that removes nothing."""
+    """Make the plan that prunes nothing."""
     return Plan(kind, tuple(PlannedLayer(layer, groups.count(layer.shape, kind), 0) for layer in layers))
 
 
 def inherit_plan(layers: list[Layer], kind: str, kept: dict[str, Tensor], source: str) -> Plan:
-    """The plan that removes as many groups of each layer as another run did.
+    """Make the plan that prunes as many groups per layer as another run.
 
     Args:
         kept: what that run kept, layer name -> bool (groups,).
@@ -216,7 +216,7 @@ def _by_index(layers: list[Layer], ratios: Ratios) -> Mapping[int, Decimal]:
 
 
 def skipped_addresses(layers: list[Layer], typed: LayerAddresses, kind: str) -> set[str]:
-    """Addresses of the layers that `typed` names, each at a dot boundary: 1.1 names 1.1.0 but not 1.10.0.
+    """Addresses of the layers that `typed` matches at a dot boundary: 1.1 matches 1.1.0 but not 1.10.0.
 
     Raises:
         ValueError: an entry names no layer, or layers cannot be skipped for this kind of group.

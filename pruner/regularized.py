@@ -1,7 +1,7 @@
-"""What GReg-1, GReg-2 and FixReg share: penalties, their updates, gaps, and the state of each layer.
+"""Base of GReg-1, GReg-2 and FixReg: penalties, updates, gaps and the state of each layer.
 
 Near a minimum with diagonal Hessian h, raising λ by δ moves the optimum to ŵ = w / (1 + δ/h): weights of high
-curvature shrink less, so that an even penalty tells them apart by magnitude.
+curvature shrink less, so that magnitude under a uniform penalty reflects curvature.
 
 Source: paper, section 3.3.
 """
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class RegularizedLayer:
-    """A layer that loses groups: its penalties, its pick and how far it has come.
+    """A pruned layer: its penalties, selection and progress.
 
     Attributes:
         updates: number of penalty updates so far; λ follows from it alone.
@@ -55,7 +55,7 @@ class RegularizedLayer:
 
 
 class _PendingGaps:
-    """Gaps on their way from the device to the host.
+    """Gaps in transfer from the device to the host.
 
     Attributes:
         step, layers: of which update they are, and of what.
@@ -71,7 +71,7 @@ class _PendingGaps:
 
     @property
     def gaps(self) -> Tensor:
-        """Waits for the device where they have not arrived yet."""
+        """Waits for the device if the transfer is not complete."""
         if self._arrived:
             self._arrived.synchronize()
         return self._gaps
@@ -81,7 +81,7 @@ class _PendingGaps:
 
 
 class GReg(Pruner):
-    """What both methods share: updates every K_u steps, the extra gradient λw, and K_s steps of standing still.
+    """Base class: updates of λ every K_u steps, the gradient λw, and K_s steps with λ frozen.
 
     Args:
         l1_picks: what L1 keeps of the starting weights (or another run kept): layer name -> bool (groups,).
@@ -144,8 +144,8 @@ class GReg(Pruner):
         self.milestones: dict[str, int] = {}
         self._blocked = [model.get_parameter(f"{p.layer.name}.weight") for p in plan.layers] if block_loss_grad else []
         self.decisions = 0
-        # On a GPU gaps are read at the next update, when they have long been there: nobody waits for the device,
-        # and since nothing grows in between, λ and picks are the same. A short stabilising phase leaves no time.
+        # On a GPU gaps are read at the next update, without a host sync; since nothing grows in between, λ and
+        # selections are the same. A short stabilization leaves no time for that.
         on_gpu = any(layer.weight.is_cuda for layer in self.layers)
         self.reads_late = on_gpu and schedule.stabilize_steps >= schedule.update_every_steps
         self._pending: _PendingGaps | None = None
@@ -172,7 +172,7 @@ class GReg(Pruner):
 
     @torch.no_grad()
     def _update(self, step: int) -> None:
-        """Raise λ, then see which layers have had enough.
+        """Raise λ, then find the layers that are done.
 
         Source: paper, sections 3.2 and 3.3; the gap as a second way to finish follows the original: of layers that
         have picked. Before that a wide gap ends nothing: a layer with dead filters has an infinite one from the start.
@@ -194,7 +194,7 @@ class GReg(Pruner):
         self._stop_if_all_finished(step)
 
     def _read_gaps(self) -> None:
-        """End the layers whose gaps were wide at the last update that was made."""
+        """End the layers whose gaps were wide at the last update."""
         if self._pending is None:
             return
         step, layers, gaps = self._pending.step, self._pending.layers, self._pending.gaps.tolist()
@@ -209,13 +209,13 @@ class GReg(Pruner):
         if self._finished_at is None and all(layer.finished for layer in self.layers):
             self._finished_at = self.milestones["λ stops"] = step
             self.decisions += 1
-            log.info("step %d: penalties stand still for %d steps", step, self.schedule.stabilize_steps)
+            log.info("step %d: λ is frozen for %d steps", step, self.schedule.stabilize_steps)
 
     def _grow(self, layer: RegularizedLayer, step: int) -> None:
         raise NotImplementedError
 
     def _wide(self, gaps: list[float]) -> list[bool]:
-        """For each growing layer that has picked, whether its gap ends it."""
+        """For each growing layer with a selection, whether its gap ends it."""
         raise NotImplementedError
 
     def _set_penalty(self, layer: RegularizedLayer) -> None:
@@ -224,7 +224,7 @@ class GReg(Pruner):
 
     @torch.no_grad()
     def after_backward(self) -> None:
-        """Add the penalty's gradient, λ_g·w, to the loss's; weight decay comes on top in the optimiser.
+        """Add the penalty's gradient, λ_g·w, to the loss's; weight decay comes on top in the optimizer.
 
         Source: paper, section 3.2: an L2 penalty ½·λ_g·w² whose factor grows.
         """
@@ -261,7 +261,7 @@ class GReg(Pruner):
         return int.from_bytes(digest.digest()[:8], "big") >> 2
 
     def state_dict(self) -> dict:
-        """The state as it is, gaps that are still to be read included: saving decides nothing."""
+        """The state, including gaps not yet read: saving changes nothing."""
         layers = {
             layer.name: {
                 "updates": layer.updates,

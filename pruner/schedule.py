@@ -1,4 +1,4 @@
-"""When λ grows, when GReg-2 picks and when a layer has had enough: integers and exact decimals. Pure.
+"""λ as an exact function of the update count; the steps of selection, stabilization and cut. Pure functions.
 
 A penalty is a count of updates times the typed decimal, never a running float sum: adding 1e-4 ten thousand
 times in float32 ends one update early.
@@ -80,7 +80,7 @@ class Schedule:
 
     @property
     def picked_at(self) -> int | None:
-        """The step at whose update GReg-2 picks."""
+        """The step at whose update GReg-2 selects."""
         picks = self.picks_later and not self.empty
         return (self.updates_to_pick - 1) * self.update_every_steps if picks else None
 

@@ -1,4 +1,4 @@
-"""``--prune_steps N``: the constants of a prune phase of exactly N optimizer steps. Pure."""
+"""Constants of a prune phase of exactly N optimizer steps. Pure functions."""
 
 from collections.abc import Callable, Collection
 from decimal import ROUND_FLOOR, Decimal
@@ -14,7 +14,7 @@ SHORT, SHORT_LR = 20_000, 0.01  # at 0.001 a cut after 626 steps costs 24 points
 def short_schedule(options: PrunerOptions, given: Collection[str], picks_later: bool) -> dict[str, Any]:
     """Choose the constants that make the prune phase ``options.prune_steps`` steps, by the names of their flags.
 
-    λ grows for 64 % of the steps and stands still for the rest; GReg-2 picks at the end of the first eighth of the
+    λ grows for 64 % of the steps and is then frozen; GReg-2 selects at the end of the first eighth of the
     growth. K_u is 1 up to 10,000 steps of growth, and beyond that as small as 10,000 updates allow. δ and δ' are the
     decimals with the fewest digits that make so many updates. What is given stays, and the others make up for it:
 

@@ -1,4 +1,4 @@
-"""What a network would compute, were the groups that are to go silent: what the cut network is held against."""
+"""Forward pass with the pruned groups zeroed: the reference for the cut network."""
 
 from contextlib import ExitStack
 
@@ -11,7 +11,7 @@ from . import groups
 
 @torch.no_grad()
 def zeroed_outputs(model: nn.Module, kept: dict[str, Tensor], kind: str, images: Tensor) -> Tensor:
-    """Outputs of the whole `model`, (batch, classes), with every group that `kept` lacks held at zero.
+    """Compute outputs of the whole `model`, (batch, classes), with every group not in `kept` zeroed.
 
     Filters are held at zero after their batch-norm. Nothing here knows of the library that makes the cut.
 
@@ -27,9 +27,9 @@ def zeroed_outputs(model: nn.Module, kept: dict[str, Tensor], kind: str, images:
         for name, stays in kept.items():
             mask = stays.to(images.device)
             if kind == "filter":
-                hook = model.get_submodule(norms.get(name, name)).register_forward_hook(_silence_outputs(mask))
+                hook = model.get_submodule(norms.get(name, name)).register_forward_hook(_zero_outputs(mask))
             else:
-                hook = model.get_submodule(name).register_forward_pre_hook(_silence_inputs(mask))
+                hook = model.get_submodule(name).register_forward_pre_hook(_zero_inputs(mask))
             hooks.callback(hook.remove)
         return model(images)
 
@@ -38,16 +38,16 @@ def _masked(values: Tensor, mask: Tensor) -> Tensor:
     return values * mask.view(1, -1, *[1] * (values.ndim - 2))
 
 
-def _silence_outputs(mask: Tensor):
+def _zero_outputs(mask: Tensor):
     return lambda module, inputs, output: _masked(output, mask)
 
 
-def _silence_inputs(mask: Tensor):
+def _zero_inputs(mask: Tensor):
     return lambda module, inputs: (_masked(inputs[0], mask),)
 
 
 def _norms_after(model: nn.Module, images: Tensor) -> dict[str, str]:
-    """Layer name -> name of the batch-norm layer that reads its very output."""
+    """Layer name -> name of the batch-norm layer that reads its output."""
     outputs: dict[str, Tensor] = {}
     found: dict[str, str] = {}
 

@@ -1,4 +1,4 @@
-"""Files: only regular ones are read; they are written whole or not at all."""
+"""Atomic writes."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import IO
 
 @contextmanager
 def atomic_write(path: Path, previous: Path | None = None) -> Iterator[IO[bytes]]:
-    """A file beside `path` to write to; at the end it is on the disk and has `path`'s name.
+    """Yield a temporary file beside `path`; at the end it is flushed to disk and renamed to `path`.
 
     A process that is killed, or a machine that loses power, leaves the old file or the new one.
 
@@ -31,12 +31,12 @@ def atomic_write(path: Path, previous: Path | None = None) -> Iterator[IO[bytes]
     os.replace(beside, path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)  # the new name, too, is on the disk before the run goes on
+        os.fsync(folder)  # flush the new name, too, before the run continues
     finally:
         os.close(folder)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file or leave what is there."""
+    """Write a text file atomically."""
     with atomic_write(path) as file:
         file.write(text.encode())

@@ -13,7 +13,7 @@ OF_THE_FILE = ("arch", "dataset", "not_use_bn")
 
 
 def with_settings_of_file(given: dict[str, str]) -> dict[str, str]:
-    """Settings as text, completed under ``--evaluate`` from ``--base_model_path``; what is given stays.
+    """Complete missing settings of ``--evaluate`` from the file ``--base_model_path``.
 
     Where the images are comes from the command alone.
 
@@ -38,7 +38,7 @@ def with_settings_of_file(given: dict[str, str]) -> dict[str, str]:
 
 
 def _options_in(path: Path, trusted: bool, weights_key: str | None) -> dict[str, str]:
-    """The options of a file of ours, as text; none of another program's."""
+    """Options of a checkpoint of this program, as text; empty for another tool's file."""
     try:
         content = files.read(path, weights_key=weights_key)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Weights that other programs wrote: safetensors, and pickled networks where the user trusts the file."""
+"""Weights of other tools: plain torch files, safetensors, and pickled networks in trusted files."""
 
 import pickle
 import types
@@ -51,7 +51,7 @@ HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 
 
 def read_plain(path: Path) -> Any:
-    """Tensors and plain values of `path`, saved by torch.save; runs no code from it. Values of HARMLESS types are lost.
+    """Read tensors and plain values saved by torch.save, without running code. Values of HARMLESS types are dropped.
 
     Raises:
         pickle.UnpicklingError: it holds more than these.
@@ -72,7 +72,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Finds classes as pickle does; for those that are not there, a bare module stands in.
+    """Unpickler that replaces missing classes by a bare module.
 
     A pickled network is its class's name and its ``__dict__``: parameters can be read from a stand-in, though
     it cannot run.
@@ -86,7 +86,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_pickled(path: Path) -> Any:
-    """Whatever `path` holds. This runs code from the file: only for files the user trusts."""
+    """Unpickle `path`. This runs code from the file: only for trusted files."""
     lookalike = types.SimpleNamespace(Unpickler=_Unpickler, load=lambda file, **kw: _Unpickler(file, **kw).load())
     lookalike.__name__ = "pickle"
     found = torch.load(path, map_location="cpu", weights_only=False, pickle_module=lookalike)

@@ -1,4 +1,4 @@
-"""Read and write checkpoints: plain dicts of tensors and plain values, safe to load, never half written."""
+"""Read and write checkpoints: dicts of tensors and plain values, safe to load, written atomically."""
 
 import logging
 import pickle
@@ -20,10 +20,10 @@ log = logging.getLogger(__name__)
 
 
 def save(path: Path, checkpoint: Checkpoint, previous: Path | None = None) -> None:
-    """Write `checkpoint` to `path`: the old file or the new one is there, whenever the run is killed.
+    """Write `checkpoint` to `path` atomically.
 
     Args:
-        previous: where the file that was there goes, once the new one is on the disk.
+        previous: new path of the old file.
 
     Raises:
         OSError: it cannot be written (a full disk, say); the old files are as they were.
@@ -41,7 +41,7 @@ def save(path: Path, checkpoint: Checkpoint, previous: Path | None = None) -> No
 
 
 def read(path: Path, trust: bool = False, weights_key: str | None = None) -> Checkpoint | ExternalWeights:
-    """Read one of our checkpoints, or the weights of another tool's file.
+    """Read a checkpoint of this program, or the weights of another tool's file.
 
     Args:
         trust: run the code that a pickled network needs, if `path` holds one.
@@ -84,7 +84,7 @@ def _content(path: Path, trust: bool) -> Any:
 
 
 def _check_sums(path: Path) -> None:
-    """torch.load does not compare the check sums that torch.save has written.
+    """Verify the checksums that torch.save writes; torch.load does not.
 
     Raises:
         ValueError: `path` is a zip file, as checkpoints are, and damaged.

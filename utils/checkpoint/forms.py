@@ -1,4 +1,4 @@
-"""The form of plain values from a file, compared with what it must be."""
+"""Structural validation of plain values from a file."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Keys:
-    """A dict with these keys, each of its own form; others are left to later versions."""
+    """A dict with these keys, each of its own form; other keys are allowed."""
 
     required: dict[str, Any]
     optional: dict[str, Any] | None = None
 
 
 def mismatch(value: Any, form: Any, path: str) -> str | None:
-    """The path of the first part of `value` that is not of `form`; None if all is.
+    """Path of the first part of `value` that does not match `form`; None if all match.
 
     Args:
         form: a type; a tuple of alternatives (None among them for None); ``[form]`` for a list or tuple;

@@ -1,4 +1,4 @@
-"""Where a run keeps its files."""
+"""Paths of the files of a run."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Figures that a run has measured so far. Every checkpoint holds them, so that a resumed run reports them all."""
+"""Figures measured by a run so far; stored in every checkpoint, so that a resumed run reports them all."""
 
 import statistics
 import time
@@ -15,7 +15,7 @@ def _zeros() -> dict[str, float]:
 
 @dataclass
 class PhaseCounters:
-    """Steps, images and seconds, summed over the processes that worked on the run one after the other.
+    """Steps, images and seconds, summed over all interruptions of the run.
 
     Attributes:
         iterations, seconds: by part of the run (``update``, ``cut``, …); of what was saved, without steps made twice.
@@ -40,7 +40,7 @@ class PhaseCounters:
 
 @dataclass
 class PruningMetrics:
-    """Figures of before fine-tuning; None where there was nothing to measure.
+    """Figures measured before fine-tuning; None where not applicable.
 
     Attributes:
         base, before_cut, after_cut: on the test set: ``acc1``, ``acc5`` (more than 5 classes), percent, and ``loss``.
@@ -135,7 +135,7 @@ class Record:
         self.tests.append({key: row.get(key) for key in TESTED})
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values, under the names that all versions have used."""
+        """State as plain values, under keys that all versions share."""
         finetuning = asdict(self.finetuning)
         return {
             "images": self.images,

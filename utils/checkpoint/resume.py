@@ -40,7 +40,7 @@ class StoredRun:
 
     @property
     def inherited(self) -> dict[str, str]:
-        """Settings that a command leaves to the run where it does not give them itself."""
+        """Settings that a command inherits from the run unless given."""
         names = DECIDED if self.run_id else (*DECIDED, "lr_ft")
         return {name: self.settings[name] for name in names if name in self.settings}
 
@@ -179,7 +179,7 @@ def _named(given: dict[str, str], wanted: str) -> tuple[Options, ResumePoint]:
 
 
 def _refuse_stored_bases(given: dict[str, str], run: StoredRun) -> None:
-    """A run without a checkpoint starts over, from files that this command has to name."""
+    """Refuse to start over from files that the stored settings name: the command must name them."""
     for name in BASES:
         if run.settings.get(name) and not given.get(name):
             raise ValueError(
@@ -197,7 +197,7 @@ def _unchanged(given: dict[str, str], stored: dict[str, str], path: Path) -> Opt
 
 
 def _open(run: StoredRun, options: Options) -> ResumePoint:
-    """The run's newest checkpoint that can be read.
+    """Read the run's newest readable checkpoint.
 
     Raises:
         ValueError: none of those that are there can be read, or it is not this run's own.
@@ -219,7 +219,7 @@ def _open(run: StoredRun, options: Options) -> ResumePoint:
 
 
 def _verified(run: StoredRun, file: Path, checkpoint: Checkpoint, options: Options) -> ResumePoint:
-    """The run and its checkpoint, compared.
+    """Compare the run and its checkpoint.
 
     Raises:
         ValueError: the checkpoint is of another run, or was made with other settings than ``params.yaml`` has.
@@ -243,7 +243,7 @@ def _own_settings(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def former_schedule(stored: dict[str, str]) -> dict[str, str]:
-    """The learning rates that a run of an older version began with, where its settings do not name them.
+    """Learning rates of a run of an older version, where its settings do not name them.
 
     Plain training divided ``--lr`` by 10 every 30 epochs, and a LeNet kept ``--lr``.
     """
@@ -268,12 +268,12 @@ def _state(file: Path) -> Checkpoint:
 
 
 def _typed(given: dict[str, str]) -> dict[str, str]:
-    """Settings of the command; ``auto`` leaves one to the run as it began."""
+    """Settings of the command; under ``auto`` the seed may be the run's."""
     return {name: value for name, value in given.items() if value != "auto" or name not in DECIDED}
 
 
 def _report(run: StoredRun, options: Options) -> dict[str, Any] | None:
-    """The report of a run that has nothing left to do; epochs may have been added."""
+    """Report of a finished run; None if epochs were added."""
     file = run.path / REPORT
     if not file.is_file() or options.epochs > int(run.settings["epochs"]):
         return None

@@ -11,7 +11,7 @@ VERSION = 2  # 1 lacked what a run had measured so far, and cannot be resumed
 
 @dataclass
 class Checkpoint:
-    """A network of ours and, where it has a phase, the state of a run. The fields are the keys of the file.
+    """A network and, where it has a phase, the state of a run. The fields are the keys of the file.
 
     Attributes:
         options: stored settings of the run, plain values.
@@ -24,9 +24,9 @@ class Checkpoint:
         optimizer, pruner: their state dicts; empty where there is none.
         rng: random state of each process, by rank.
         best: test accuracy and number of the best epoch.
-        record: what has been measured so far.
+        record: figures measured so far.
         identity: ``run_id``, ``fingerprint`` of the data and ``class_names``; None: by an older version.
-        observers: type name -> state of what took snapshots in the prune phase.
+        observers: type name -> state of the prune phase's observers.
     """
 
     options: dict[str, Any]
@@ -48,12 +48,12 @@ class Checkpoint:
 
     @classmethod
     def from_file(cls, content: dict[str, Any]) -> "Checkpoint":
-        """The checkpoint that a validated file holds; keys of later versions are left out."""
+        """Make a checkpoint of a validated file; keys of later versions are dropped."""
         known = {f.name for f in fields(cls)}
         return cls(**{key: value for key, value in content.items() if key in known})
 
     def to_file(self) -> dict[str, Any]:
-        """The content of the file; that of a network alone has no state of a run."""
+        """Content of the file; for a network alone, without the state of a run."""
         network = ("version", "options", "data", "kept", "masks", "model")
         names = network if self.phase is None else (f.name for f in fields(self))
         return {name: getattr(self, name) for name in names}
@@ -71,7 +71,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class ExternalWeights:
-    """Weights of another program's file.
+    """Weights of another tool's file.
 
     Attributes:
         model: a state dict.
@@ -88,7 +88,7 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Draw from now on what would have been drawn when ``random_state`` gave `state`."""
+    """Restore the generators' state from ``random_state``."""
     torch.set_rng_state(state["torch"])
     for device, of_device in enumerate(state["cuda"][: torch.cuda.device_count()]):
         torch.cuda.set_rng_state(of_device, device)

@@ -1,4 +1,4 @@
-"""Weights of other programs, recognized by content: where they are in a file, and by which names."""
+"""Recognize state dicts of other tools by content."""
 
 import itertools
 import re
@@ -87,12 +87,12 @@ class _StateDict:
 
     def notice(self) -> str:
         more = f" and {len(self.left_out) - 4} more" if len(self.left_out) > 4 else ""
-        said = {
+        parts = {
             "weights taken from": f"'{self.path}'" if self.path else "",
             "removed from their names:": ", ".join(self.removed),
             "left out, since no layer has it:": ", ".join(self.left_out[:4]) + more,
         }
-        return "; ".join(f"{what} {value}" for what, value in said.items() if value)
+        return "; ".join(f"{what} {value}" for what, value in parts.items() if value)
 
 
 def _tensor_dicts(content: Any) -> list[tuple[str, dict[str, Tensor]]]:
@@ -128,7 +128,7 @@ def _label(path: str) -> str:
 
 
 def _under(key: str, dicts: list[tuple[str, dict[str, Tensor]]]) -> list[tuple[str, dict[str, Tensor]]]:
-    """The part of `dicts` whose full names begin with `key`, which may also be a prefix of names."""
+    """Select the part of `dicts` whose full names begin with `key`."""
     if key == ".":
         return [(path, tensors) for path, tensors in dicts if not path]
     parts = [
@@ -145,7 +145,7 @@ def _state_dicts(dicts: list[tuple[str, dict[str, Tensor]]]) -> list[tuple[str, 
 
 
 def _without_copies(found: list[_StateDict]) -> list[_StateDict]:
-    """`found` without those that hold the same weights as one before (a network beside its state dict)."""
+    """Drop state dicts that hold the same weights as an earlier one (a network beside its state dict)."""
     distinct: list[_StateDict] = []
     for one in found:
         if not any(_equal(one.state, other.state) for other in distinct):
@@ -164,7 +164,7 @@ def _equal_tensors(one: Tensor, other: Tensor) -> bool:
 
 
 def _unwrap(path: str, tensors: dict[str, Tensor]) -> _StateDict:
-    """Remove wrappers from the names of `tensors`, and what lies outside of them."""
+    """Remove wrapper prefixes from names, and tensors outside the wrapper."""
     layers = [_WEIGHT.sub("", name) for name, value in tensors.items() if value.ndim > 1 and _WEIGHT.search(name)]
     parts = zip(*(name.split(".")[:-1] for name in layers), strict=False)
     prefix = "".join(f"{part[0]}." for part in itertools.takewhile(lambda part: len(set(part)) == 1, parts))
@@ -193,7 +193,7 @@ def _refuse_unfinished(state: dict[str, Tensor], source: object) -> None:
 def rename_head(
     state: dict[str, Tensor], own: dict[str, Tensor], source: object
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Give the classifier its name in the network, if that alone differs and its shape fits (``fc`` for ``linear``).
+    """Rename the classifier to its name in the network, if only that differs and its shape fits.
 
     Args:
         own: the network's state dict.

@@ -1,4 +1,4 @@
-"""What our checkpoints and reports must hold: the one place that says so, for every reader of them."""
+"""Validation of checkpoints and reports, for every reader of them."""
 
 import json
 from collections.abc import Iterator
@@ -124,7 +124,7 @@ _REPORT = Keys(
 
 
 def read_report(file: Path) -> dict[str, Any]:
-    """A run's ``log/report.json``.
+    """Read and validate a run's ``log/report.json``.
 
     Raises:
         ValueError: it cannot be read, or lacks what a table shows; names it.
@@ -140,7 +140,7 @@ def read_report(file: Path) -> dict[str, Any]:
 
 
 def validated(found: dict[str, Any], source: object) -> dict[str, Any]:
-    """`found`, once it is known to be a sound network of ours and, where it has a phase, a sound state of a run.
+    """Validate the content of a checkpoint: the network and, where it has a phase, the state of the run.
 
     Raises:
         ValueError: names `source` and the part that is missing or of the wrong form.
@@ -156,7 +156,7 @@ def validated(found: dict[str, Any], source: object) -> dict[str, Any]:
 
 
 def _contradictions(found: dict[str, Any]) -> Iterator[str]:
-    """Parts that do not fit the weights beside them."""
+    """Check that the parts fit the weights."""
     weights, kind = found["model"], found["options"].get("wg", "filter")
     if kind not in groups.KINDS:
         yield "options.wg"
@@ -201,7 +201,7 @@ def _contradictions_of_state(found: dict[str, Any]) -> Iterator[str]:
 
 
 def refuse_other_optimizer(state: dict[str, Any], model: nn.Module, source: object) -> None:
-    """Compare what an optimizer remembers of each parameter with the parameters of `model`.
+    """Check that the optimizer's state fits the parameters of `model`.
 
     Raises:
         ValueError: there are more or fewer, or a buffer has another shape than its parameter.

@@ -8,7 +8,7 @@ from utils.dist.process_group import PATIENCE, shard
 
 
 class ConsensusError(ArithmeticError):
-    """The ranks have come to different λ, picks or status."""
+    """The ranks differ in λ, selections or status."""
 
 
 class RankConsensus:
@@ -61,7 +61,7 @@ class RankConsensus:
         return signal, bool(due)
 
     def close(self, signal: int) -> int:
-        """Receive what was sent last. Returns the number of a signal, or 0."""
+        """Receive the last exchange. Returns the number of a signal, or 0."""
         if self._group is None:
             return signal
         signal, _ = self._receive()

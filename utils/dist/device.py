@@ -1,4 +1,4 @@
-"""Where to compute."""
+"""Choice of the device."""
 
 import os
 
@@ -6,7 +6,7 @@ import torch
 
 
 def device_of(name: str, gpu: int | None = None) -> torch.device:
-    """``auto``: the GPU if there is one; under torchrun, this process's own.
+    """Resolve ``auto`` to a GPU if there is one; under torchrun, to this process's own.
 
     Args:
         gpu: its number among the visible ones; None: the first.
@@ -28,7 +28,7 @@ def device_of(name: str, gpu: int | None = None) -> torch.device:
 
 
 def device_notices(device: torch.device, gpu: int | None) -> list[str]:
-    """What was asked of GPUs and is not what happens."""
+    """Notices on GPU flags that have no effect."""
     asked = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     asked = "" if asked.startswith("-1") or asked == "NoDevFiles" else asked  # how one asks for none
     if device.type == "cpu" and torch.cuda.device_count() == 0 and (asked or gpu is not None):

@@ -1,4 +1,4 @@
-"""One process per GPU, without typing torchrun."""
+"""Start one process per visible GPU through torchrun's API."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ from utils.dist.signals import SIGNALS
 
 
 def processes_wanted(options: Options) -> int:
-    """How many processes this command should be: one for each visible GPU; 1 where there is nothing to launch.
+    """Number of processes to start: one per visible GPU; 1 where there is nothing to launch.
 
     Raises:
         ValueError: flags of the original program ask for what only torchrun can start; gives the line to type.

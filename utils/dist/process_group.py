@@ -1,4 +1,4 @@
-"""Several processes on one run, by torch.distributed under torchrun. With one process everything here is a no-op."""
+"""Process group of a run under torchrun. With one process every function is a no-op."""
 
 import logging
 import os
@@ -16,12 +16,12 @@ from torch.nn.parallel import DistributedDataParallel
 from data import Shard
 
 log = logging.getLogger("pruning")
-SILENCE_SECONDS = 3.0  # of waiting for other processes, before that is said
+SILENCE_SECONDS = 3.0  # of waiting for other processes, before a notice
 PATIENCE = timedelta(minutes=30)  # while the first process alone reads, or estimates batch-norm statistics
 
 
 def shard() -> Shard:
-    """Which process this is, among how many."""
+    """Rank and number of processes."""
     return Shard(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Shard()
 
 
@@ -30,13 +30,13 @@ def under_torchrun() -> bool:
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that speaks, known before it has met the others."""
+    """Whether this is rank 0, known before the process group exists."""
     return not under_torchrun() or os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
-def _waiting_is_said() -> Iterator[None]:
-    """Say, after a while, for whom this process waits."""
+def _log_waiting() -> Iterator[None]:
+    """Log after a while for which processes this one waits."""
     environment = os.environ
     where = f"{environment.get('MASTER_ADDR')}:{environment.get('MASTER_PORT')}"
     n = int(environment.get("WORLD_SIZE", "1")) - 1
@@ -55,7 +55,7 @@ def _waiting_is_said() -> Iterator[None]:
 
 
 def join(device: torch.device, backend: str | None = None) -> None:
-    """Meet the other processes that torchrun has started, if there are any.
+    """Initialize the process group if torchrun has started several processes.
 
     Args:
         backend: None: nccl on GPUs, gloo elsewhere.
@@ -64,7 +64,7 @@ def join(device: torch.device, backend: str | None = None) -> None:
         if device.type == "cuda":
             torch.cuda.set_device(device)  # where nccl sends objects from
         name = backend or ("nccl" if device.type == "cuda" else "gloo")
-        with _waiting_is_said():
+        with _log_waiting():
             dist.init_process_group(name, timeout=PATIENCE, device_id=device if name == "nccl" else None)
 
 
@@ -74,7 +74,7 @@ def leave() -> None:
 
 
 def wrap_ddp(model: nn.Module) -> nn.Module:
-    """`model` with its gradients averaged over all processes; itself where there is one."""
+    """Wrap `model` in DistributedDataParallel; with one process, return it."""
     if shard().world_size == 1:
         return model
     device = next(model.parameters()).device
@@ -82,7 +82,7 @@ def wrap_ddp(model: nn.Module) -> nn.Module:
 
 
 def broadcast_buffers(model: nn.Module) -> None:
-    """Give every process the first one's running statistics: the others' are of their own images."""
+    """Broadcast rank 0's buffers: running statistics differ between ranks."""
     if shard().world_size > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
@@ -96,7 +96,7 @@ def all_reduce_sum(values: Tensor) -> Tensor:
 
 
 def all_gather(value: Any) -> list[Any]:
-    """Every process's `value`, in order of rank."""
+    """Gather `value` of every rank, in order."""
     found = [value] * shard().world_size
     if shard().world_size > 1:
         dist.all_gather_object(found, value)
@@ -104,7 +104,7 @@ def all_gather(value: Any) -> list[Any]:
 
 
 def broadcast_from_main(value: Any) -> Any:
-    """The first process's `value`."""
+    """Broadcast rank 0's `value`."""
     box = [value]
     if shard().world_size > 1:
         dist.broadcast_object_list(box, 0)
@@ -112,7 +112,7 @@ def broadcast_from_main(value: Any) -> Any:
 
 
 def loss_scale(n_images: int) -> float:
-    """What a process multiplies its summed loss by, so that the average over processes is the batch's mean.
+    """Factor of a rank's summed loss that makes the average over ranks the mean of the global batch.
 
     Args:
         n_images: of the batch, over all processes.

@@ -1,4 +1,4 @@
-"""Signals that end a run with its state saved: what schedulers, terminals and Ctrl-C send before they kill."""
+"""Signals of schedulers and terminals, which end a run with its state saved."""
 
 import math
 import signal
@@ -11,7 +11,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
 class StoppedError(BaseException):
-    """A signal has ended the run. No ``Exception``: what goes wrong on the way is not to be taken for another error.
+    """A signal has ended the run. A BaseException, so that no handler of errors catches it.
 
     Attributes:
         signal: its number; the exit code is 128 more.
@@ -23,7 +23,7 @@ class StoppedError(BaseException):
 
 
 class StopSignal:
-    """Ends the run at a signal: at once, but while steps are trained at the end of the step.
+    """End the run at a signal: at once, or during training at the end of the step.
 
     Attributes:
         signal: number of the signal that came while steps were trained, or 0.
@@ -36,7 +36,7 @@ class StopSignal:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Handle signals within. A hang-up that is ignored already (``nohup``) stays ignored."""
+        """Handle signals within. SIGHUP stays ignored under ``nohup``."""
         handled = [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
         before = {number: signal.signal(number, self._received) for number in handled}
         try:
@@ -54,7 +54,7 @@ class StopSignal:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Steps are trained within; the training loop checks ``signal`` after each."""
+        """Defer signals within: the training loop checks ``signal`` after each step."""
         self._deferred = True
         try:
             yield

@@ -27,7 +27,7 @@ class DivergedError(ArithmeticError):
 
 
 class TrainingMonitor:
-    """Watches over one phase of training; used as ``with TrainingMonitor(…) as monitor``.
+    """Monitor of one phase of training; used as ``with TrainingMonitor(…) as monitor``.
 
     Args:
         step: steps that earlier processes have made.
@@ -165,14 +165,14 @@ class TrainingMonitor:
 
 
 class SaveTimer:
-    """Tell whether a checkpoint is due: every so many steps, or minutes."""
+    """Timer of checkpoints, by steps or minutes."""
 
     def __init__(self, interval: SaveInterval):
         self._seconds, self._steps = interval.seconds, interval.steps
         self.saved()
 
     def saved(self) -> None:
-        """The minutes count from now."""
+        """Restart the interval."""
         self._last = time.monotonic()
 
     def by_steps(self, step: int) -> bool:

@@ -1,4 +1,4 @@
-"""The phases of a run: what is particular to pruning and to fine-tuning. The loop is ``train``."""
+"""The prune and fine-tune phases. The training loop is ``train``."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Phase(Protocol):
-    """What the engine asks of a phase.
+    """Interface between the engine and a phase.
 
     Attributes:
         name: under which batches are drawn, and checkpoints and scalars written: ``prune`` or ``finetune``.
@@ -41,7 +41,7 @@ class Phase(Protocol):
 
     @property
     def counted_as(self) -> str:
-        """The key of the report under which the next step and its seconds are counted."""
+        """Key of the report that counts the next step and its seconds."""
         ...
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer: ...
@@ -65,7 +65,7 @@ class Phase(Protocol):
         ...
 
     def before_save(self) -> None:
-        """Bring the run's record up to date: a checkpoint is about to be written."""
+        """Update the run's record before a checkpoint is written."""
         return
 
 

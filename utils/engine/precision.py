@@ -1,6 +1,7 @@
-"""How the arithmetic is done: number format and memory layout, decided once and written down with the run.
+"""Precision and memory layout, resolved once and stored with the run.
 
-Nothing is timed at run time, since a run must go on as it began. The defaults are from measurements: BENCHMARKS.md.
+Nothing is timed at run time, so that a resumed run computes as it began. BENCHMARKS.md has the measurements behind
+the defaults.
 """
 
 from dataclasses import replace
@@ -33,16 +34,16 @@ def resolved(options: Options, device: torch.device) -> Options:
 
 
 def has_bf16_arithmetic() -> bool:
-    """Whether this CPU multiplies bfloat16 numbers, rather than converting them first."""
+    """Whether this CPU has bfloat16 arithmetic."""
     known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
 def to_memory_format(model: nn.Module, options: Options) -> nn.Module:
-    """`model`, in place, in the memory layout of the run; images follow the weights of the first conv."""
+    """Convert `model` to the run's memory layout in place; images follow the first conv's weights."""
     return model.to(memory_format=torch.channels_last) if options.channels_last == "true" else model
 
 
 def compiled(model: nn.Module, options: Options) -> nn.Module:
-    """`model` as it is trained: through torch.compile with ``--compile``; the weights are the same."""
+    """Compile `model` under ``--compile``; the weights are shared."""
     return cast(nn.Module, torch.compile(model)) if options.compile else model

@@ -62,7 +62,7 @@ class Progress:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """The clock stands still within: for a test, or a checkpoint."""
+        """Pause the clock within, for a test or a checkpoint."""
         self._stop_clock()
         yield
         self._since = time.perf_counter()
@@ -75,12 +75,12 @@ class Progress:
         return (self._tally.images[self._stage] - self._images) / max(seconds, 1e-9)
 
     def due(self) -> bool:
-        """Whether the step that is about to be counted shows its values; asks no more than the host's clock."""
+        """Whether the next step's values are displayed; reads only the host's clock."""
         by_clock = time.perf_counter() - self._shown >= LINE_DUE_AFTER
         return by_clock or (self._steps + 1) % self._every == 0
 
     def count(self, images: int, values: dict[str, float] | None = None) -> None:
-        """One more step, of `images`; `values` are shown where given."""
+        """Count a step of `images`; display `values` if given."""
         self._steps += 1
         self._tally.images[self._stage] += images
         self._bar.update()

@@ -20,7 +20,7 @@ def train(model: nn.Module, data: Data, hooks: Hooks, phase: Phase, run: Run) ->
     The hook points of step t:
 
         phase.on_step_start(t)      learning rate, snapshots
-        hooks.before_step(t)        λ grows, groups are picked
+        hooks.before_step(t)        λ grows, groups are selected
             forward, loss, backward
         hooks.after_backward()      weight.grad += λ · weight
             optimizer
@@ -33,7 +33,7 @@ def train(model: nn.Module, data: Data, hooks: Hooks, phase: Phase, run: Run) ->
 
     Raises:
         DivergedError: a loss or a weight is not finite.
-        ConsensusError: the ranks differ in λ, picks or status.
+        ConsensusError: the ranks differ in λ, selections or status.
         StoppedError: a signal came; the state is saved.
     """
     optimizer = phase.optimizer(model)
@@ -71,7 +71,7 @@ def train_step(
     """Make one step: forward, backward, hooks, update. Returns loss and outputs, on the device.
 
     Args:
-        scale: what the summed loss is multiplied by; None: one over the number of images, for the mean.
+        scale: factor of the summed loss; None: one over the number of images.
         amp: ``bf16``: convs and linear layers compute in it; weights, gradients and the loss stay float32.
     """
     hooks.before_step(step)
@@ -88,7 +88,7 @@ def train_step(
 
 
 def restore(optimizer: torch.optim.Optimizer, run: Run, phase: str) -> int:
-    """Put optimizer and random generators in the state of the run's checkpoint, and drop the checkpoint.
+    """Restore optimizer and random generators from the run's checkpoint, and drop it.
 
     Returns:
         The step to make next; 0 where the run has no checkpoint of `phase`.

@@ -87,7 +87,7 @@ def _steps(job: Job) -> int:
 
 
 def _probe(job: Job) -> None:
-    """Noisy ensembles and the Jacobian of the cut network, where they are asked for."""
+    """Measure noisy ensembles and the Jacobian of the cut network, where requested."""
     options, metrics = job.options, job.run.record.pruning
     if options.model_noise_num:
         std, copies = options.model_noise_std, options.model_noise_num

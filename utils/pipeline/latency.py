@@ -1,4 +1,4 @@
-"""How long a network takes, measured: FLOPs say what is computed, not how long it takes."""
+"""Measured latency and throughput."""
 
 import statistics
 import time

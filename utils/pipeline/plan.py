@@ -1,4 +1,4 @@
-"""The plan of a run and its costs, and what would stop the run; made without weights."""
+"""Plan of a run with its costs, made without weights."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +26,7 @@ class Planned:
     """Attributes:
     before, after: costs of the network and of what the plan leaves.
     values: the plan as plain values, for the table, ``--plan=json`` and the report.
-    inherited: the very groups to keep, of another run (``--base_pr_model``), or None.
+    inherited: groups kept by another run (``--base_pr_model``), or None.
     """
 
     plan: Plan
@@ -38,7 +38,7 @@ class Planned:
 
 
 def plan_run(options: Options, spec: DataSpec, kept_so_far: dict[str, Tensor] | None = None) -> Planned:
-    """Plan on a network without weights, in no time and memory.
+    """Plan on a network on the meta device.
 
     Args:
         kept_so_far: of a resumed run, from its checkpoint: files that its options name are not opened again.
@@ -65,7 +65,7 @@ def plan_run(options: Options, spec: DataSpec, kept_so_far: dict[str, Tensor] | 
 
 
 def _plan(options: Options, model: nn.Module, kept_so_far: dict[str, Tensor]) -> tuple[Plan, dict[str, Tensor] | None]:
-    """The plan, and the groups to keep where another run's file names them."""
+    """Make the plan, and the kept groups where another run's file has them."""
     method = PRUNERS[options.method]
     if not method.prunes and not options.directly_ft_weights:
         try:
@@ -97,7 +97,7 @@ def _plan(options: Options, model: nn.Module, kept_so_far: dict[str, Tensor]) ->
 
 
 def _inherit(options: Options, layers: list[Layer], flag: str) -> tuple[Plan, dict[str, Tensor]]:
-    """The plan that another run's file carries out, and what it keeps."""
+    """Plan and kept groups of another run's file."""
     with error_prefix(flag):
         path = find_one(getattr(options, flag))
         content = read(path, options.trust_checkpoint)
@@ -121,7 +121,7 @@ def _check_speedup(expected: float | None, planned: float, plan: Plan) -> None:
 
 
 def refuse_untrained(options: Options, plan: Plan) -> None:
-    """Refuse to prune untrained weights, of which none is worth keeping more than another.
+    """Refuse to prune untrained weights unless allowed.
 
     Raises:
         ValueError: something would be removed from untrained weights, without --allow_untrained.
@@ -139,7 +139,7 @@ FEWEST = 600  # steps that are suggested: RESULTS.md's cuts after 626 are nearly
 
 
 def length_notices(options: Options, planned: Planned) -> list[str]:
-    """A prune phase that is longer than one may think, or not as long as ``--prune_steps`` asks for."""
+    """Notices on a long prune phase, or one that differs from ``--prune_steps``."""
     steps, epochs = planned.values["iterations"]["prune"], planned.values["epochs"]["prune"]
     if steps and options.prune_steps:
         why = "by the other flags given" if planned.plan.pruned else "since nothing is pruned"
@@ -153,7 +153,7 @@ def length_notices(options: Options, planned: Planned) -> list[str]:
 
 
 def plan_notes(options: Options, plan: Plan) -> list[str]:
-    """What a plan forgives and a run would not."""
+    """Conditions that stop a run but not a plan."""
     try:
         refuse_untrained(options, plan)
         if options.base_model_path:

@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a command is found here, before anything is written."""
+"""Check a command and load its inputs, before anything is written."""
 
 import json
 import logging
@@ -60,7 +60,7 @@ class Job:
 
 
 def prepare(command: Command, stop: StopSignal) -> Job | None:
-    """Check a command and load what it names.
+    """Check a command and load its inputs.
 
     Returns:
         None where the command asks for a plan or an evaluation alone, which is printed.
@@ -110,7 +110,7 @@ def _base_model(command: Command, options: Options, spec: DataSpec, planned: Pla
 
 
 def _open_run(command: Command, options: Options, data: Data, base: BaseModel, stop: StopSignal) -> Run:
-    """The run's directory; of several processes the first one's."""
+    """Open the run directory; other ranks get a run that writes nothing."""
     resume = command.resume
     checkpoint = resume.checkpoint if resume else None
     if shard().rank:
@@ -133,10 +133,10 @@ def _load(source: DataSource, options: Options, device: torch.device) -> Data:
 
 
 def refuse_other_images(data: Data, checkpoint: Checkpoint) -> list[str]:
-    """Compare the data with those that the resumed run began with.
+    """Compare the data with those of the resumed run.
 
     Returns:
-        A notice where an older version's checkpoint does not say all about them.
+        A notice where an older version's checkpoint lacks a part of the comparison.
 
     Raises:
         ValueError: they differ.

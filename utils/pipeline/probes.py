@@ -1,4 +1,4 @@
-"""Looks at a network just after the cut: noisy ensembles and the Jacobian of its outputs."""
+"""Measurements just after the cut: noisy ensembles and the Jacobian of the outputs."""
 
 import copy
 from itertools import islice

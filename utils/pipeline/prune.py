@@ -1,4 +1,4 @@
-"""The prune phase of a run, with the logs of it that were asked for."""
+"""The prune phase of a run, with its optional logs."""
 
 import logging
 from collections.abc import Callable
@@ -27,7 +27,7 @@ SNAPSHOTS = 100  # of the groups' scores during the prune phase, for the figure
 
 
 def build_pruner(job: Job) -> Pruner:
-    """The pruner of the run, in the state of its checkpoint."""
+    """Build the pruner of the run and restore its state."""
     planned, checkpoint = job.planned, job.run.checkpoint
     with job.run.record.counters.timed("pick"), error_prefix(f"method {job.options.method}"):
         candidate_loss = training_loss_as_cut(job.options, job.data)
@@ -65,7 +65,7 @@ def training_loss_as_cut(options: Options, data: Data) -> Callable[[nn.Module, d
 
 @dataclass
 class Snapshots:
-    """What is recorded during the prune phase, where it was asked for.
+    """Optional records of the prune phase.
 
     Attributes:
         figure: of the groups' scores, for ``filter_norms.png``.
@@ -84,7 +84,7 @@ class Snapshots:
 
 
 def prune(job: Job, pruner: Pruner) -> None:
-    """Train until the pruner has finished; draw and write what was recorded."""
+    """Train until the pruner has finished; write figures and logs."""
     run, schedule = job.run, job.planned.schedule
     total = schedule.cut_after_step + 1 if schedule else 0
     taken = _snapshots(job, pruner, total)

@@ -1,4 +1,4 @@
-"""``log/report.json``: the settings of a run and its figures."""
+"""``log/report.json``: settings and figures of a run."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def write_report(job: Job) -> None:
 
 
 def report_of(job: Job) -> dict[str, Any]:
-    """The figures that a table of results asks for, as plain values."""
+    """Collect the figures of a run as plain values."""
     options, spec, planned, record = job.options, job.data.spec, job.planned, job.run.record
     values, pruning, tuned, counters = planned.values, record.pruning, record.finetuning, record.counters
     last_n = tuned.last_epochs(options.last_n_epoch)

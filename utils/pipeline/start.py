@@ -1,4 +1,4 @@
-"""The start of a run, or its continuation: what is logged, saved and tested before the first step."""
+"""Start or resume a run: log, save and test before the first step."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""Finished runs side by side: what tells them apart, their figures, and the mean over seeds."""
+"""Finished runs side by side: differing settings, figures, and means over seeds."""
 
 import csv
 import io
@@ -48,7 +48,7 @@ FIGURES: dict[str, tuple[str, str, Callable[[Report], Any]]] = {
 
 @dataclass(frozen=True)
 class Column:
-    """A run, or the runs that differ in nothing but their seed.
+    """A run, or runs that differ only in their seed.
 
     Attributes:
         title: lines of it: the method, and each setting in which it differs from the others.
@@ -67,7 +67,7 @@ def columns_of(reports: list[Report], mean: bool = False) -> list[Column]:
         groups.setdefault(alike if mean else (i,), []).append(report)
     titles = [_title(group[0], reports, mean) for group in groups.values()]
     return [
-        # Runs of the same settings, or of some that reports do not hold, are told apart by the time in their names.
+        # Runs of equal reported settings are distinguished by the time in their names.
         Column((*title, group[0]["run_dir"][-15:]) if titles.count(title) > 1 else title, tuple(group))
         for title, group in zip(titles, groups.values(), strict=True)
     ]

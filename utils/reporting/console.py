@@ -1,4 +1,4 @@
-"""The screen: what the program says, whatever becomes of the terminal it says it on."""
+"""Output on the screen, robust against closed streams and encodings."""
 
 import io
 import logging
@@ -16,7 +16,7 @@ log = logging.getLogger("pruning")
 
 
 def prepare_streams() -> None:
-    """Make stdout and stderr such that no text and no closed end of a pipe can stop the program.
+    """Prepare stdout and stderr so that no character and no closed pipe can stop the program.
 
     A character that the terminal's encoding lacks (λ, the bytes of an odd file name) is written as an escape. A stream
     that the shell has closed (``>&-``) goes to the null device: else the next file opened would take its place.
@@ -36,7 +36,7 @@ def prepare_streams() -> None:
 
 
 def _thread_failed(failed: threading.ExceptHookArgs) -> None:
-    """A background thread (TensorBoard's writer, say) has died: the run does not need it."""
+    """Log that a background thread has died: the run does not need it."""
     log.warning("notice: a background thread failed: %s", failed.exc_value or failed.exc_type.__name__)
 
 
@@ -65,7 +65,7 @@ class Screen(logging.Handler):
 
 
 def discard(name: str) -> None:
-    """Send what is written to the stream `name`, and what still waits in it, to the null device."""
+    """Redirect the stream `name`, with its buffer, to the null device."""
     try:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, getattr(sys, name).fileno())
@@ -75,7 +75,7 @@ def discard(name: str) -> None:
 
 
 def flush_streams() -> None:
-    """Flush now what Python would flush as it ends, where a closed pipe is a complaint and exit code 120."""
+    """Flush the streams: at interpreter exit a closed pipe would give exit code 120."""
     for name in ("stdout", "stderr"):
         try:
             getattr(sys, name).flush()
@@ -97,7 +97,7 @@ def open_log(every_line: bool, quiet: bool = False) -> None:
 
 
 def close_log() -> None:
-    """Take away what ``open_log`` and a run directory have added to the log."""
+    """Remove the log handlers."""
     root = logging.getLogger()
     for handler in list(root.handlers):
         if isinstance(handler, Screen | LogFile):
@@ -107,7 +107,7 @@ def close_log() -> None:
 
 @contextmanager
 def optional(what: str) -> Iterator[None]:
-    """Within, `what` is written or drawn; where that fails the run continues, with a notice."""
+    """Write or draw `what` within; failures become notices."""
     try:
         yield
     except Exception as error:
@@ -116,12 +116,12 @@ def optional(what: str) -> Iterator[None]:
 
 
 def show(text: str) -> None:
-    """Lines for the reader, on the screen and in the log; of several processes only the first one's are seen."""
+    """Print lines on the screen and in the log; only rank 0's are visible."""
     log.log(SHOW, text)
 
 
 class LogFile(logging.FileHandler):
-    """``log.txt``. A line that cannot be written is lost, with one notice: the log is no result."""
+    """Handler of ``log.txt``. Failures to write cause one notice."""
 
     def __init__(self, path: str | os.PathLike):
         super().__init__(path, encoding="utf-8", errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""Any exception in one line: what went wrong, and what the user can do about it."""
+"""Exceptions as one line: what is wrong, and what to do."""
 
 import errno
 import logging
@@ -22,12 +22,12 @@ FILES = "too many open files: raise the limit (ulimit -n) or lower --workers"
 
 
 class CommandError(Exception):
-    """The command asks for what cannot be; says in one line what would be right."""
+    """A wrong command, with a one-line message that says what to do."""
 
 
 @contextmanager
 def command_errors() -> Iterator[None]:
-    """A ValueError raised within is one of the command."""
+    """Turn a ValueError raised within into a CommandError."""
     try:
         yield
     except ValueError as error:
@@ -48,7 +48,7 @@ def report_error(error: Exception, how_to_resume: str | None, debug: bool) -> No
 
 
 def print_error(text: str, every_process: bool = False) -> None:
-    """Print one line on stderr; of several processes the first one's, unless `every_process`: each has its reason."""
+    """Print one line on stderr; with several processes only rank 0's, unless `every_process`."""
     if every_process or is_main_process():
         with suppress(OSError, ValueError):  # a closed stream; the exit code is left
             print(f"main.py: {text}", file=sys.stderr, flush=True)
@@ -83,7 +83,7 @@ def explain(error: BaseException, how_to_resume: str = "") -> str:
 
 
 def _innermost(text: str) -> str:
-    """What a data worker's error says: it arrives with its traceback in the text."""
+    """Message of a data worker's error, which contains its traceback."""
     lines = text.strip().splitlines()
     return lines[-1] if "Original Traceback" in text and lines else text
 

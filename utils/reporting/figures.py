@@ -58,7 +58,7 @@ def norms_figure(history: ScoreHistory, kept: dict[str, Tensor], milestones: dic
 
 
 def _mark(ax, milestones: dict[str, int]) -> None:
-    """Dotted lines where GReg-2 has picked and where λ has stopped."""
+    """Mark GReg-2's selection and the end of growth by dotted lines."""
     for text, step in milestones.items():
         ax.axvline(step, color=MARK, ls=":", lw=1)
         ax.text(step, 0.985, f" {text}", transform=ax.get_xaxis_transform(), color=MARK, fontsize=8, va="top")

@@ -1,4 +1,4 @@
-"""The run directory: its log, scalars, checkpoints and report. Nothing is written before one is opened."""
+"""Run directory: log, scalars, checkpoints and report."""
 
 import csv
 import fcntl
@@ -65,17 +65,17 @@ class Run:
         """Log a line for the reader, on the screen and in the log."""
 
     def scalars(self, phase: str, step: int, values: dict[str, float]) -> None:
-        """For TensorBoard, under ``phase/name``."""
+        """Log scalars for TensorBoard, under ``phase/name``."""
 
     def take_checkpoint(self, phase: str) -> Checkpoint | None:
-        """The state to resume from, if it is of `phase`; the run lets go of it."""
+        """Return the state to resume from, if it is of `phase`, and drop the run's reference."""
         if self.checkpoint is None or self.checkpoint.phase != phase:
             return None
         taken, self.checkpoint = self.checkpoint, None
         return taken
 
     def log_test(self, phase: str, step: int, test: dict[str, float], **more: Any) -> None:
-        """Note a test of the network, a row of ``log/accuracy.csv``."""
+        """Record a test of the network, a row of ``log/accuracy.csv``."""
         self.record.add_test(phase, step, test, **more)
 
     def set_pruned(self, kept: dict[str, Tensor], masks: dict[str, Tensor]) -> None:
@@ -93,7 +93,7 @@ class Run:
         hooks: Hooks | None = None,
         observers: Sequence[Observer] = (),
     ) -> None:
-        """Write a checkpoint under each of `names`; of ``checkpoint`` the one before is kept, too.
+        """Write a checkpoint under each of `names`; the previous ``checkpoint`` is kept, too.
 
         All processes call this together; only a run directory writes.
 
@@ -109,17 +109,17 @@ class Run:
 
     @property
     def how_to_resume(self) -> str:
-        """The end of a line that says why the run has stopped."""
+        """How to resume, as the end of a message."""
         return ""
 
     def save_pruned(self, model: nn.Module) -> None:
-        """``pruned_model.pth``: the network alone, where it is a pruned one."""
+        """Write ``pruned_model.pth``, the network alone, if it is pruned."""
 
     def finish(self, report: dict[str, Any]) -> None:
-        """The run is over."""
+        """Finish the run."""
 
     def close(self) -> None:
-        """Release what the process holds of it."""
+        """Close files and locks."""
 
 
 class RunDir(Run):
@@ -166,7 +166,7 @@ class RunDir(Run):
         self._scalars = Scalars(self.path / "log")
 
     def _open(self, path: Path) -> None:
-        """Take the directory, and write whose it is and what it is made with."""
+        """Lock the directory, and write run id, settings and environment."""
         self.path = path
         try:
             for name in ("weights", "log"):
@@ -262,7 +262,7 @@ class RunDir(Run):
 
 
 def lock(path: Path) -> TextIO:
-    """Keep other processes from writing the run at `path`; the system lets go of it when this one ends.
+    """Lock the run at `path` against other processes; released when this process ends.
 
     Raises:
         ValueError: another process has it.
@@ -284,7 +284,7 @@ def lock(path: Path) -> TextIO:
 
 
 def _finite(value: Any) -> Any:
-    """`value` with null for numbers that JSON does not have."""
+    """Replace non-finite numbers by null, for JSON."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -293,7 +293,7 @@ def _finite(value: Any) -> Any:
 
 
 def _parent(options: Options) -> Path:
-    """The folder of runs, which is made where it is not there."""
+    """Return the folder of runs, created if missing."""
     parent = folder_of_runs(options)
     try:
         parent.mkdir(exist_ok=True)
@@ -304,7 +304,7 @@ def _parent(options: Options) -> Path:
 
 @contextmanager
 def _alone_in(parent: Path) -> Iterator[None]:
-    """No other process of this program makes a run directory in `parent` within; where the file system has locks."""
+    """Exclude other processes from creating run directories in `parent` within, where the file system has locks."""
     folder = os.open(parent, os.O_RDONLY)
     try:
         with suppress(OSError):
@@ -315,7 +315,7 @@ def _alone_in(parent: Path) -> Iterator[None]:
 
 
 def _create(options: Options) -> Path:
-    """A directory that was not there before: a second later if the name is taken."""
+    """Create a new directory; if the name is taken, a second later."""
     while True:
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         name = f"{project_of(options)}_SERVER{os.environ.get('SERVER', '')}-{stamp}"

@@ -1,4 +1,4 @@
-"""Curves for TensorBoard, written without a thread: one that died of a full disk would hold up the run for ever."""
+"""Curves for TensorBoard, written without a thread: a thread that dies of a full disk would block the run."""
 
 import logging
 import time
@@ -9,7 +9,7 @@ FLUSH_SECONDS = 30  # flushing waits for the disk
 
 
 class Scalars:
-    """An events file in `folder`. What cannot be written is lost, with one notice: curves are no result."""
+    """An events file in `folder`. Failures to write cause one notice."""
 
     def __init__(self, folder: Path):
         from tensorboardX.event_file_writer import EventsWriter  # here: plans and wrong commands need not wait for it

@@ -14,7 +14,7 @@ from utils.reporting.console import optional
 
 
 class Observer:
-    """Takes snapshots during the prune phase. One that fails is given up, with a notice: it is no result."""
+    """Observer of the prune phase. One that fails is dropped, with a notice."""
 
     what = "log of the prune phase"
     _failed = False
@@ -31,12 +31,12 @@ class Observer:
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs."""
+        """State for resuming."""
         return {}
 
 
 class ScoreHistory(Observer):
-    """Every group's score, each `every` steps, in a file of rows: snapshots of millions of weights fill no memory.
+    """Every group's score, each `every` steps, in a file of rows, to bound memory.
 
     Args:
         resumed_at: the step at which a run is resumed; rows of later steps are written again.
@@ -99,7 +99,7 @@ class ScoreHistory(Observer):
 
 
 class OrderLog(Observer):
-    """How far the order of a layer's groups has gone from where it started, each `every` steps, as a CSV file.
+    """Rank correlation of a layer's groups with their initial order, each `every` steps, as a CSV file.
 
     Args:
         state: what ``state_dict`` gave when a checkpoint was written.

@@ -1,4 +1,4 @@
-"""What a reader sees: the plan, the costs and the closing table."""
+"""Tables for the reader: plan, costs, results."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ COUNTED = "  counted: weights and biases of conv and linear layers; 2 FLOPs per 
 def plan_values(
     options: Options, spec: DataSpec, plan: Plan, before: Cost, after: Cost, schedule: Schedule | None
 ) -> dict[str, Any]:
-    """What would happen, as plain values: the object of ``--plan=json``."""
+    """Values of the plan: the object of ``--plan=json``."""
     n_images = options.train_images or spec.train_images
     if n_images is not None:
         n_images -= held_out_images(n_images, options.val_fraction)
@@ -63,13 +63,13 @@ def plan_values(
 
 
 def _prune_settings(options: Options, schedule: Schedule) -> dict[str, str]:
-    """What makes the prune phase as long as it is, by flag, as text: decimals are exact."""
+    """Settings that determine the length of the prune phase, by flag, as exact text."""
     names = [name for name in SHOWN if schedule.picks_later or not name.endswith("_pick")]
     return {name: str(getattr(options, name)) for name in names}
 
 
 def plan_table(values: dict[str, Any], notes: list[str]) -> str:
-    """``plan_values`` for reading; layers that lose nothing are counted, not listed."""
+    """Format ``plan_values``; layers that lose nothing are counted, not listed."""
     kind, losing = values["wg"], [layer for layer in values["layers"] if layer["pruned"]]
     lines = [f"Plan: {lengths(values)}", f"  {_job(values)} on {values['dataset']}"]
     if losing:
@@ -103,7 +103,7 @@ def lengths(values: dict[str, Any]) -> str:
         if phase == "finetune" or steps:
             length = [] if steps is None else [f"{steps:,} steps"]
             length += [] if epochs is None else [format_epochs(epochs) + images]
-            images = ""  # said once
+            images = ""  # named once
             parts.append(f"{name} {' = '.join(length)}")
     return ", then ".join(parts)
 
@@ -117,7 +117,7 @@ def _training(pruned: bool) -> str:
 
 
 def cost_lines(values: dict[str, Any], pruned: bool) -> list[str]:
-    """Costs, before and after if anything is pruned; what is counted is said."""
+    """Format costs before and after pruning, with what is counted."""
     if not pruned:
         return [f"  params {values['params0']:,}   FLOPs {values['flops0']:,}", COUNTED]
     lines = [
@@ -134,7 +134,7 @@ def cost_lines(values: dict[str, Any], pruned: bool) -> list[str]:
 
 
 def closing_table(report: dict[str, Any]) -> str:
-    """The end of a run on one screen."""
+    """Format the results of a run."""
 
     def percent(*keys: str) -> list[str]:
         return ["" if report.get(key) is None else f"{report[key]:.2f}" for key in keys]
@@ -167,7 +167,7 @@ def closing_table(report: dict[str, Any]) -> str:
 
 
 def latency_lines(latency: dict[str, Any], pruned: bool) -> list[str]:
-    """Measured times beside the FLOPs: the one is not the other."""
+    """Format measured times beside FLOPs."""
     dense, cut = latency["dense"], latency["cut"]
     if not pruned:
         return [
@@ -184,7 +184,7 @@ def latency_lines(latency: dict[str, Any], pruned: bool) -> list[str]:
 def evaluation_table(
     source: str, data_name: str, accuracy: dict[str, float], cost: Cost, masks: dict[str, Tensor]
 ) -> str:
-    """``--evaluate``'s answer."""
+    """Format the result of ``--evaluate``."""
     lines = [
         f"{source} on the test images of {data_name}: {format_accuracy(accuracy)}  loss {accuracy['loss']:.4f}",
         f"  params {cost.params:,} ({cost.params_with_bn:,} with batch-norm)   FLOPs {cost.flops:,}",
@@ -197,6 +197,6 @@ def evaluation_table(
 
 
 def _filled(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """`rows`, headings first, without the columns that have a heading alone."""
+    """Drop columns that are empty below their heading."""
     titles, *columns = zip(*rows, strict=True)
     return list(zip(titles, *(column for column in columns if any(column[1:])), strict=True))
