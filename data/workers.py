@@ -43,7 +43,7 @@ def lost_worker(error: BaseException) -> str | None:
     if explained:
         return explained[0]
     if _SHARED_MEMORY.search(text):
-        return "a data worker has run out of shared memory: --workers 0 needs none; in Docker: --shm-size"
+        return "a data worker has run out of shared memory; in Docker, raise --shm-size"
     lost = [found.strip() for found in _LOST.findall(text)]
     if not lost:
         return None
@@ -81,7 +81,7 @@ def starting_workers() -> Iterator[None]:
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         yield
     except OSError as error:
-        raise LostWorkerError(f"no data worker can be started ({error.strerror}): --workers 0 needs none") from error
+        raise LostWorkerError(f"no data worker can be started ({error.strerror})") from error
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

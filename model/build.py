@@ -49,7 +49,7 @@ def build_model(arch: str, num_classes: int, in_channels: int, image_size: int, 
     if not batch_norm:
         if not is_small(arch, image_size) or not arch.startswith("vgg"):
             raise ValueError(
-                f"{arch} has no form without batch-norm to choose by --not_use_bn; vgg* for images up to 64 px have"
+                f"{arch} has no variant without batch norm; vgg* for images up to 64 px have one"
             )
         return VGG(int(arch.removeprefix("vgg")), num_classes, in_channels, batch_norm=False)
     if is_small(arch, image_size):

@@ -20,13 +20,10 @@ def weights_of(arch: str, name: str, image_size: int) -> tv.WeightsEnum:
         ValueError: there is none; names those there are.
     """
     if is_small(arch, image_size) or arch not in TORCHVISION_MODELS:
-        raise ValueError(
-            f"--pretrained: there are no weights of {arch} for images of {image_size} px; "
-            "train it with --method none and give the file to --base_model_path"
-        )
+        raise ValueError(f"there are no weights of {arch} for images of {image_size} px; train the network first")
     enum = tv.get_model_weights(arch)
     if name not in enum.__members__:
-        raise ValueError(f"--pretrained: {arch} has no weights {name}; there are {', '.join(enum.__members__)}")
+        raise ValueError(f"{arch} has no weights {name}; there are {', '.join(enum.__members__)}")
     return enum[name]
 
 
@@ -41,7 +38,7 @@ def pretrained_state(weights: tv.WeightsEnum) -> dict[str, Tensor]:
     except (URLError, OSError, RuntimeError) as error:
         file = PurePosixPath(urlparse(weights.url).path).name
         raise ValueError(
-            f"--pretrained: {weights} could not be downloaded ({error}); "
+            f"{weights} could not be downloaded ({error}); "
             f"put {file}, from {weights.url}, into {torch.hub.get_dir()}/checkpoints"
         ) from None
     return {key: value for key, value in state.items() if not key.startswith(("aux", "AuxLogits"))}

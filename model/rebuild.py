@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .build import ARCHS, build_model
 
-_OTHERS = "give weights of other programs to main.py --base_model_path, or to load_state_dict of build_model(...)"
+_OTHERS = "weights of other tools: build_model(...).load_state_dict(...)"
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 WHOLE = ("num_batches_tracked", "relative_position_index")  # buffers of whole numbers: batch-norm's, Swin's
 
@@ -239,7 +239,7 @@ def rebuild(saved: dict, source: object = "the checkpoint") -> nn.Module:
 def load_pruned(path: str | os.PathLike | IO[bytes]) -> nn.Module:
     """Load the network of `path` (``pruned_model.pth`` or a checkpoint) in eval mode, from any working directory.
 
-    Masked weights (``--wg weight``) are zeros in the network; the masks are in the file under ``masks``.
+    Masked weights (kind ``weight``) are zeros in the network; the masks are in the file under ``masks``.
 
     Raises:
         FileNotFoundError: there is no such file.

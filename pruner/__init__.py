@@ -1,4 +1,4 @@
-"""The public API of the pruners: ``PRUNERS``, by the names of ``--method``."""
+"""The public API of the pruners: ``PRUNERS`` by name."""
 
 from .base import Pruner, PruningContext
 from .cut import cut, shrunk_copy

@@ -19,8 +19,8 @@ class Layer:
 
     Attributes:
         name: module path, e.g. ``layer2.3.conv1``.
-        address: what ``--skip_layers`` names, e.g. ``2.3.0``, or ``5`` in a single-branch net.
-        entry: the entry of ``--stage_pr`` that gives its ratio: a stage, or the layer's own index.
+        address: e.g. ``2.3.0``, or ``5`` in a single-branch net.
+        entry: index into the list of ratios: the layer's stage, or its own index.
         shape: the weight's, (out, in, kh, kw) or (out, in).
         prunable: the kinds of structured group it can lose, of ``filter`` and ``channel``.
         in_block: one of a block's convs, which share a ratio: those that cannot be pruned keep all.

@@ -192,7 +192,7 @@ def inherit_plan(layers: list[Layer], kind: str, kept: dict[str, Tensor], source
     sizes = {layer.name: groups.count(layer.shape, kind) for layer in layers}
     for name, mask in kept.items():
         if sizes.get(name) != len(mask):
-            raise ValueError(f"{source} has pruned {name} of {len(mask)} {kind}s, which this network has not")
+            raise ValueError(f"{source} has pruned {name} of {len(mask)} {kind}s, which this network lacks")
     pruned = {name: len(mask) - int(mask.sum()) for name, mask in kept.items()}
     return Plan(kind, tuple(PlannedLayer(layer, sizes[layer.name], pruned.get(layer.name, 0)) for layer in layers))
 

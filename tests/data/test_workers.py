@@ -154,9 +154,9 @@ TEXTS = {
     "DataLoader worker (pid 7) exited unexpectedly with exit code 1. Details are lost": "has ended: exit code 1",
     "DataLoader worker (pid 7) is killed by signal: Aborted. ": "Aborted",
     "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out of "
-    "shared memory. Please try to raise your shared memory limit.": "--workers 0",
-    "unable to write to file </torch_7_123_0>: No space left on device (28)": "--workers 0",
-    "unable to open shared memory object </torch_7_1> in read-write mode: Too many open files (24)": "--workers 0",
+    "shared memory. Please try to raise your shared memory limit.": "shared memory",
+    "unable to write to file </torch_7_123_0>: No space left on device (28)": "shared memory",
+    "unable to open shared memory object </torch_7_1> in read-write mode: Too many open files (24)": "shared memory",
     "unable to mmap 128 bytes from file </torch_7_123_0>: Cannot allocate memory (12)": "--shm-size",
     "unable to allocate shared memory(shm) for file </torch_7_1>: Success (0)": "--shm-size",
 }  # fmt: skip
@@ -202,7 +202,7 @@ def test_workers_that_cannot_be_started_are_one_line(image_folder, monkeypatch):
 
     monkeypatch.setattr(os, "fork", no_process)
     data = DataSource("folder", str(image_folder)).load(0, 1, torch.device("cpu"))
-    with pytest.raises(LostWorkerError, match=r"Resource temporarily unavailable.*--workers 0"):
+    with pytest.raises(LostWorkerError, match="Resource temporarily unavailable"):
         next(data.train_batches(4, "prune"))
 
 
@@ -270,4 +270,4 @@ def test_an_error_that_is_not_of_a_worker_stays_as_it_is():
 def test_shared_memory_that_ends_in_a_worker_is_one_line():
     kind, says = raised_in_worker(RuntimeError("unable to write to file </torch_7_1_0>: No space left on device (28)"))
     assert kind is LostWorkerError
-    assert "--workers 0" in says
+    assert "shared memory" in says

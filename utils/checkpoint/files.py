@@ -94,7 +94,7 @@ def _check_sums(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         damaged = archive.testzip()
     if damaged:
-        raise ValueError(f"its check sums do not agree (at {damaged})")
+        raise ValueError(f"its checksums do not match (at {damaged})")
 
 
 def _pickled(path: Path) -> Any:

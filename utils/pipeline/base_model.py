@@ -59,8 +59,9 @@ def load_base_model(options: Options, spec: DataSpec) -> BaseModel:
     model = build_model(options.arch, spec.classes, spec.channels, spec.size, not options.not_use_bn)
     if not options.pretrained:
         return BaseModel(model, None)
-    weights = weights_of(options.arch, options.pretrained, spec.size)
-    state, own = pretrained_state(weights), model.state_dict()
+    with error_prefix("pretrained"):
+        weights = weights_of(options.arch, options.pretrained, spec.size)
+        state, own = pretrained_state(weights), model.state_dict()
     if spec.classes != len(weights.meta["categories"]):
         heads = [key for key in state if key in own and state[key].shape != own[key].shape]
         log.warning("notice: %s classes here: %s start untrained", spec.classes, ", ".join(heads))

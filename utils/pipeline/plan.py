@@ -49,7 +49,8 @@ def plan_run(options: Options, spec: DataSpec, kept_so_far: dict[str, Tensor] | 
     if options.pretrained:
         if options.base_model_path:
             raise ValueError("--pretrained and --base_model_path are two bases; give one")
-        weights_of(options.arch, options.pretrained, spec.size)
+        with error_prefix("pretrained"):
+            weights_of(options.arch, options.pretrained, spec.size)
     with torch.device("meta"), error_prefix(f"arch {options.arch}"):
         model = build_model(options.arch, spec.classes, spec.channels, spec.size, not options.not_use_bn)
     plan, inherited = _plan(options, model, kept_so_far or {})

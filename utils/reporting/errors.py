@@ -71,7 +71,7 @@ def explain(error: BaseException, how_to_resume: str = "") -> str:
     text = one_line(_innermost(str(error)))
     lost = lost_worker(error)
     if lost:
-        return lost + how_to_resume
+        return f"{lost}; --workers 0 needs no data workers{how_to_resume}"
     for applies, advice in _KNOWN:
         if applies(error, text):
             return f"{advice} ({text}){how_to_resume}" if text else advice + how_to_resume
