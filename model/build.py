@@ -48,9 +48,7 @@ def build_model(arch: str, num_classes: int, in_channels: int, image_size: int, 
         raise ValueError(f"no network '{arch}'; choose from {', '.join(CIFAR_MODELS)} or torchvision's, e.g. resnet50")
     if not batch_norm:
         if not is_small(arch, image_size) or not arch.startswith("vgg"):
-            raise ValueError(
-                f"{arch} has no variant without batch norm; vgg* for images up to 64 px have one"
-            )
+            raise ValueError(f"{arch} has no variant without batch-norm; vgg* for images up to 64 px have one")
         return VGG(int(arch.removeprefix("vgg")), num_classes, in_channels, batch_norm=False)
     if is_small(arch, image_size):
         return CIFAR_MODELS[arch](num_classes, in_channels, image_size)

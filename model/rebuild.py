@@ -9,7 +9,10 @@ from torch import Tensor, nn
 
 from .build import ARCHS, build_model
 
-_OTHERS = "weights of other tools: build_model(...).load_state_dict(...)"
+_OTHERS = (
+    "give a file of a run, such as weights/pruned_model.pth; "
+    "weights of other tools: build_model(...).load_state_dict(...)"
+)
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 WHOLE = ("num_batches_tracked", "relative_position_index")  # buffers of whole numbers: batch-norm's, Swin's
 

@@ -478,7 +478,7 @@ def test_load_pruned_says_of_another_file_what_it_is_and_what_to_do(name, tmp_pa
     for path in (file, str(file)):
         line = refused(door.load_pruned, path)
         assert line.startswith(str(file))
-        assert "pruned_model.pth" in line or "--base_model_path" in line
+        assert "pruned_model.pth" in line
 
 
 def test_load_pruned_says_that_there_is_no_file(tmp_path):

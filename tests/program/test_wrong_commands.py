@@ -27,7 +27,7 @@ WRONG = {
     "unknown kind of group": (f"{PRUNE} --wg filters", "--wg", "filters", "'filter'"),
     "unknown pick": (f"{PRUNE} --pick_pruned mid", "--pick_pruned", "mid", "'min'"),
     "unknown weights": ("--dataset imagenet --arch resnet18 --pretrained V3", "--pretrained", "V3", "IMAGENET1K_V1"),
-    "weights of a small network": (f"{DIGITS} --pretrained", "--pretrained", "resnet20", "--method none"),
+    "weights of a small network": (f"{DIGITS} --pretrained", "--pretrained", "resnet20", "train the network first"),
     "a network for other images": ("--dataset tiny_imagenet --arch lenet5", "--arch lenet5", "64", "32"),
     "a network that cannot be pruned": (
         "--dataset imagenet --arch mobilenet_v2 --method L1 --stage_pr [0:0.5]", "--arch mobilenet_v2", "resnet*",

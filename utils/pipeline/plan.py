@@ -51,7 +51,8 @@ def plan_run(options: Options, spec: DataSpec, kept_so_far: dict[str, Tensor] | 
             raise ValueError("--pretrained and --base_model_path are two bases; give one")
         with error_prefix("pretrained"):
             weights_of(options.arch, options.pretrained, spec.size)
-    with torch.device("meta"), error_prefix(f"arch {options.arch}"):
+    network = f"arch {options.arch}" + " --not_use_bn" * options.not_use_bn
+    with torch.device("meta"), error_prefix(network):
         model = build_model(options.arch, spec.classes, spec.channels, spec.size, not options.not_use_bn)
     plan, inherited = _plan(options, model, kept_so_far or {})
     method = PRUNERS[options.method]
