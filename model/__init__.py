@@ -1,6 +1,6 @@
 """The public API of the networks."""
 
-from .build import ARCHS, CIFAR_MODELS, TORCHVISION_MODELS, build_model, is_small
+from .build import ARCHS, CIFAR_MODELS, TORCHVISION_MODELS, build_model, build_on_meta, is_small
 from .cost import Cost, cost_of, example
 from .init import reinitialize
 from .pretrained import pretrained_state, weights_of
@@ -13,6 +13,7 @@ __all__ = [
     "Cost",
     "add_biases",
     "build_model",
+    "build_on_meta",
     "check_fit",
     "check_forward",
     "check_network",

@@ -8,9 +8,9 @@ from .hooks import Hooks, NoHooks, WeightMasks
 from .l1 import L1
 from .oracle import Oracle
 from .plan import LayerAddresses, Plan, StageRatios, inherit_plan, keep_all, make_plan, skipped_addresses
+from .proof import ProofError, masked_outputs, prove
 from .schedule import Schedule
 from .short_schedule import short_schedule
-from .zeroed import zeroed_outputs
 
 __all__ = [
     "PRUNERS",
@@ -18,6 +18,7 @@ __all__ = [
     "LayerAddresses",
     "NoHooks",
     "Plan",
+    "ProofError",
     "Pruner",
     "PruningContext",
     "Schedule",
@@ -27,10 +28,11 @@ __all__ = [
     "inherit_plan",
     "keep_all",
     "make_plan",
+    "masked_outputs",
+    "prove",
     "short_schedule",
     "shrunk_copy",
     "skipped_addresses",
-    "zeroed_outputs",
 ]
 
 # A new pruner is one file and one line here.

@@ -12,6 +12,7 @@ from .hooks import NoHooks
 from .options import PrunerOptions
 from .plan import Plan
 from .schedule import Schedule
+from .structure import Structure
 
 # Status -> the key under which steps and seconds are counted in reports, which is that of the original program.
 COUNTED_AS = {"growing": "update", "stabilizing": "stabilise", "done": "done"}
@@ -26,7 +27,7 @@ class PruningContext:
         schedule: of the prune phase (``Pruner.schedule``); None for a method without one.
         inherited: groups kept by another run, layer name -> bool (groups,); None: select anew.
         candidate_loss: a cut network and its masks -> its training loss, before any fine-tuning.
-        example: one image, on the model's device.
+        structure: of `model`, for filters and channels.
     """
 
     model: nn.Module
@@ -34,7 +35,7 @@ class PruningContext:
     schedule: Schedule | None
     inherited: dict[str, Tensor] | None
     candidate_loss: Callable[[nn.Module, dict[str, Tensor]], float]
-    example: Tensor
+    structure: Structure | None
 
 
 class Pruner(NoHooks):

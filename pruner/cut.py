@@ -1,35 +1,42 @@
 """The cut: remove groups, or mask single weights."""
 
 import copy
+from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from . import groups
 from .plan import Plan
+from .structure import Structure
 
-# What removes entries of a layer, by kind of group and type of layer, in torch-pruning's terms; coupled layers follow.
-_REMOVERS: dict[tuple[str, type], str] = {
-    ("filter", nn.Conv2d): "prune_conv_out_channels",
-    ("filter", nn.Linear): "prune_linear_out_channels",
-    ("channel", nn.Conv2d): "prune_conv_in_channels",
-    ("channel", nn.Linear): "prune_linear_in_channels",
-}
+Kept = Mapping[str, Tensor]  # layer -> bool (groups,)
+Entries = dict[tuple[str, int], np.ndarray]  # (tensor, dimension) -> bool, the entries that are kept
 
 
-def cut(model: nn.Module, kept: dict[str, Tensor], kind: str, example: Tensor) -> dict[str, Tensor]:
+def cut(
+    model: nn.Module,
+    kept: Kept,
+    kind: str,
+    structure: Structure | None,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> dict[str, Tensor]:
     """Remove from `model`, in place, every group that is not in `kept`.
 
-    Filters and channels leave a smaller dense network: a filter takes along its bias, its batch-norm entry
-    and the channel of whatever reads it; a channel takes along the filter that it reads. Running statistics
-    carry over. Weights stay in place and become zero.
+    Filters and channels leave a smaller dense network: a filter takes along its bias, its batch-norm entry and the
+    columns that read it; a channel takes along the filter that it reads. Running statistics carry over. Parameter
+    objects stay, with smaller data. Single weights stay in place and become zero.
 
     Args:
-        kept: layer name -> bool (groups,).
-        example: a batch of one image, on the model's device, to trace the network with.
+        structure: of `model` before the cut; None will do for single weights, or where nothing is removed.
+        optimizer: one of `model`; its state (momentum) is cut with the parameters.
 
     Returns:
         Masks, layer name -> bool of the weight's shape; empty for filters and channels.
+
+    Raises:
+        ValueError: a group cannot be removed; names the layer.
     """
     if kind == "weight":
         masks = {}
@@ -38,29 +45,83 @@ def cut(model: nn.Module, kept: dict[str, Tensor], kind: str, example: Tensor) -
             masks[name] = groups.spread(mask.to(weight.device), weight.shape, kind)
             weight.data.mul_(masks[name])
         return masks
-
     if not kept:
         return {}
-    import torch_pruning as tp  # here: it is not needed until something is removed
-
-    training = model.training
-    graph = tp.DependencyGraph().build_dependency(model, example_inputs=example)  # leaves the model in eval mode
-    for name, mask in kept.items():
-        layer = model.get_submodule(name)
-        pruned = (~mask).nonzero().flatten().tolist()
-        graph.get_pruning_group(layer, getattr(tp, _REMOVERS[kind, type(layer)]), pruned).prune()
-    model.train(training)
+    assert structure is not None, "filters and channels are removed by the structure of the network"
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    for (name, dim), entries in kept_entries(structure, kept, kind).items():
+        index = torch.from_numpy(entries.nonzero()[0])
+        _cut_tensor(tensors[name], dim, index, optimizer)
+    _set_sizes(model, structure)
     return {}
 
 
-def shrunk_copy(model: nn.Module, plan: Plan, example: Tensor) -> nn.Module:
+def kept_entries(structure: Structure, kept: Kept, kind: str) -> Entries:
+    """Return which entries of which tensors are kept; tensors that keep all are left out.
+
+    Raises:
+        ValueError: a group cannot be removed; names the layer.
+    """
+    by_layer = {name: mask.cpu().numpy() for name, mask in kept.items()}
+    if kind == "filter":
+        fixed = [name for name in by_layer if not structure.layers[name].units]
+        if fixed:
+            layer = structure.layers[fixed[0]]
+            raise ValueError(f"filters of {layer.name} cannot be removed: {layer.status}, {layer.reason}")
+        return structure.kept_entries(by_layer)
+    units: dict[str, np.ndarray] = {}
+    for reader, columns in by_layer.items():
+        for name, mask in structure.units_read(reader, columns).items():
+            units[name] = units.get(name, True) & mask
+    return structure.kept_entries(units)
+
+
+@torch.no_grad()
+def _cut_tensor(tensor: Tensor, dim: int, index: Tensor, optimizer: torch.optim.Optimizer | None) -> None:
+    """Keep the entries `index` of a parameter or buffer along `dim`, and of what an optimizer holds for it."""
+    before, index = tensor.shape, index.to(tensor.device)
+    layout = torch.channels_last if tensor.ndim == 4 and not tensor.is_contiguous() else torch.contiguous_format
+
+    def entries(of: Tensor) -> Tensor:
+        return of.index_select(dim, index).contiguous(memory_format=layout)
+
+    state = optimizer.state.get(tensor, {}) if optimizer else {}
+    for key, value in state.items():
+        if isinstance(value, Tensor) and value.shape == before:
+            state[key] = entries(value)
+    if tensor.grad is not None:
+        grad, tensor.grad = tensor.grad, None
+        tensor.data = entries(tensor.data)
+        tensor.grad = entries(grad)
+    else:
+        tensor.data = entries(tensor.data)
+
+
+def _set_sizes(model: nn.Module, structure: Structure) -> None:
+    """Set the sizes that modules state to those of their weights."""
+    for name, layer in structure.layers.items():
+        module = model.get_submodule(name)
+        if isinstance(module, nn.Linear):
+            module.out_features, module.in_features = module.weight.shape
+        elif isinstance(module, nn.modules.conv._ConvNd):
+            if module.groups > 1:  # filters per group stay
+                module.groups = module.groups * module.weight.shape[0] // layer.shape[0]
+            module.out_channels, module.in_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            sized = module.weight if module.weight is not None else module.running_mean
+            if sized is not None:
+                module.num_features = len(sized)
+
+
+def shrunk_copy(model: nn.Module, plan: Plan, structure: Structure | None) -> nn.Module:
     """Copy `model` with as many groups removed as `plan` says, for its cost; any groups will do.
 
     Args:
-        model, example: may be on the meta device, where this takes no time and no memory.
+        model: may be on the meta device, where this takes no time and no memory.
     """
     smaller = copy.deepcopy(model)
     kept = {p.layer.name: torch.arange(p.groups) >= p.pruned for p in plan.layers if p.pruned}
     if plan.kind != "weight":
-        cut(smaller, kept, plan.kind, example)
+        cut(smaller, kept, plan.kind, structure)
     return smaller

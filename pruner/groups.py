@@ -12,13 +12,17 @@ KINDS = tuple(_GROUP_DIM)
 PICKS = ("min", "max", "rand")
 
 
-def count(shape: tuple[int, ...], kind: str) -> int:
-    """Number of groups in a weight of `shape`."""
+def count(shape: tuple[int, ...], kind: str, width: int = 1) -> int:
+    """Number of groups in a weight of `shape`.
+
+    Args:
+        width: filters per group, where a grouped conv reads several together.
+    """
     dim = _GROUP_DIM[kind]
-    return torch.Size(shape).numel() if dim is None else shape[dim]
+    return torch.Size(shape).numel() if dim is None else shape[dim] // width
 
 
-def scores(weight: Tensor, kind: str) -> Tensor:
+def scores(weight: Tensor, kind: str, width: int = 1) -> Tensor:
     """Mean |w| over each group, (groups,).
 
     Source: paper, section 3.2, sorts by L1-norm; the mean, as in the original, is the same order within a layer.
@@ -27,7 +31,8 @@ def scores(weight: Tensor, kind: str) -> Tensor:
     magnitude = weight.detach().abs()
     if dim is None:
         return magnitude.flatten()
-    return magnitude.mean(dim=[d for d in range(weight.ndim) if d != dim])
+    means = magnitude.mean(dim=[d for d in range(weight.ndim) if d != dim])
+    return means if width == 1 else means.view(-1, width).mean(1)
 
 
 def spread(values: Tensor, shape: tuple[int, ...], kind: str) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from . import groups
 from .base import Pruner, PruningContext
 from .options import PrunerOptions
-from .plan import Plan
+from .plan import Plan, PlannedLayer
 
 Comparison = dict[str, dict[str, float]]
 
@@ -38,9 +38,16 @@ def pick(model: nn.Module, plan: Plan, how: str, generator=None) -> dict[str, Te
         how: ``min``, ``max`` or ``rand``; the last draws from `generator`, layer after layer.
     """
     return {
-        name: groups.keep(groups.scores(model.get_parameter(f"{name}.weight"), plan.kind), n_pruned, how, generator)
-        for name, n_pruned in plan.pruned.items()
+        p.layer.name: groups.keep(scores_of(model, p, plan.kind), p.pruned, how, generator)
+        for p in plan.layers
+        if p.pruned
     }
+
+
+def scores_of(model: nn.Module, planned: PlannedLayer, kind: str) -> Tensor:
+    """Mean |w| over each group of a layer, (groups,)."""
+    layer = planned.layer
+    return groups.scores(model.get_parameter(f"{layer.name}.weight"), kind, layer.width_of(kind))
 
 
 def picks(options: PrunerOptions, context: PruningContext) -> tuple[dict[str, Tensor], Comparison]:

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from . import groups
+from .structure import Structure
+
 Modules = dict[str, nn.Conv2d | nn.Linear]
 BLOCK_CONV = re.compile(r"layer(?P<stage>\d+)\.(?P<sequence>\d+)\.(?:conv(?P<conv>\d+)|downsample\.0)")
 
@@ -24,6 +27,8 @@ class Layer:
         shape: the weight's, (out, in, kh, kw) or (out, in).
         prunable: the kinds of structured group it can lose, of ``filter`` and ``channel``.
         in_block: one of a block's convs, which share a ratio: those that cannot be pruned keep all.
+        width: filters per group, where a grouped conv reads several together.
+        status, reason: whether filters are free, coupled or fixed, and why, where the network was traced for that.
     """
 
     name: str
@@ -32,6 +37,28 @@ class Layer:
     shape: tuple[int, ...]
     prunable: frozenset[str]
     in_block: bool = False
+    width: int = 1
+    status: str = ""
+    reason: str = ""
+
+    def count(self, kind: str) -> int:
+        """Number of groups of this kind."""
+        return groups.count(self.shape, kind, self.width_of(kind))
+
+    def width_of(self, kind: str) -> int:
+        """Slices of the weight per group of this kind."""
+        return self.width if kind == "filter" else 1
+
+
+def traced_layers(structure: Structure) -> list[Layer]:
+    """All conv and linear layers of a traced network, in order, addressed by their names."""
+    return [
+        Layer(
+            name, name, number, layer.shape, frozenset({"filter"} if layer.units else ()),
+            width=layer.width, status=layer.status, reason=layer.reason,
+        )
+        for number, (name, layer) in enumerate(structure.layers.items())
+    ]  # fmt: skip
 
 
 def is_residual(layers: list[Layer]) -> bool:
@@ -46,7 +73,7 @@ def layers_of(model: nn.Module) -> list[Layer]:
     """
     modules: Modules = {n: m for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
     if any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in modules.values()):
-        raise ValueError(f"{type(model).__name__} with grouped convs cannot be pruned; {_which_can()}")
+        raise ValueError(f"{type(model).__name__} with grouped convs has no addresses to prune by; {_which_can()}")
     if _is_single_branch(model, modules):
         return _chain(modules)
     if any(BLOCK_CONV.fullmatch(name) for name in modules):
@@ -68,7 +95,7 @@ def _is_single_branch(model: nn.Module, layers: Modules) -> bool:
 
 
 def _which_can() -> str:
-    return "residual nets (resnet*, wide_resnet*) and single-branch nets (vgg*, alexnet, lenet5*, mlp_*) can"
+    return "residual nets (resnet*, wide_resnet*) and single-branch nets (vgg*, alexnet, lenet5*, mlp_*) have"
 
 
 def _chain(modules: Modules) -> list[Layer]:

@@ -10,6 +10,9 @@ class PrunerOptions(Protocol):
     Attributes:
         seed: of random picks.
         pick_pruned: ``min``, ``max`` or ``rand``: which groups L1, GReg-1 and FixReg pick, by magnitude.
+        penalize: ``filter``: λ on the pruned layers' weights (the paper); ``group``: on every parameter that the cut
+            removes; None: ``filter`` with `stage_pr`, else ``group``.
+        stage_pr: ratios by stage or index; empty where layers are named otherwise.
         block_loss_grad: the penalty replaces the loss's gradient instead of adding to it.
         update_reg_interval, stabilize_reg_interval: K_u and K_s, steps.
         reg_granularity_prune, reg_granularity_pick: δ and δ', growth of λ per update.
@@ -25,6 +28,10 @@ class PrunerOptions(Protocol):
     def seed(self) -> int: ...
     @property
     def pick_pruned(self) -> str: ...
+    @property
+    def penalize(self) -> str | None: ...
+    @property
+    def stage_pr(self) -> str: ...
     @property
     def block_loss_grad(self) -> bool: ...
     @property

@@ -14,6 +14,7 @@ from .base import Pruner, PruningContext
 from .cut import cut
 from .options import PrunerOptions
 from .plan import Plan
+from .structure import Structure
 
 log = logging.getLogger(__name__)
 MOST_COMBINATIONS = 20_000  # at a second each, a night
@@ -26,7 +27,7 @@ class Oracle(Pruner):
 
     Args:
         candidate_loss: a cut network and its masks (for ``weight``) -> its training loss as cut.
-        example: one image, to cut with.
+        structure: of `model`, for filters and channels.
 
     Raises:
         ValueError: there are more combinations than a night's work.
@@ -42,14 +43,14 @@ class Oracle(Pruner):
 
     @classmethod
     def build(cls, options: PrunerOptions, context: PruningContext) -> "Oracle":
-        return cls(context.model, context.plan, context.candidate_loss, context.example)
+        return cls(context.model, context.plan, context.candidate_loss, context.structure)
 
     def __init__(
         self,
         model: nn.Module,
         plan: Plan,
         candidate_loss: Callable[[nn.Module, dict[str, Tensor]], float],
-        example: Tensor,
+        structure: Structure | None,
     ):
         n_combinations = combinations_of(plan)
         log.warning("Oracle: %s combinations to try", f"{n_combinations:,}")
@@ -57,7 +58,7 @@ class Oracle(Pruner):
         self._kept: dict[str, Tensor] = {}
         for kept in tqdm(candidates(plan), total=n_combinations, unit="net", disable=None, leave=False):
             candidate = copy.deepcopy(model)
-            loss = candidate_loss(candidate, cut(candidate, kept, plan.kind, example))
+            loss = candidate_loss(candidate, cut(candidate, kept, plan.kind, structure))
             if loss < best:
                 best, self._kept = loss, kept
         if math.isinf(best):

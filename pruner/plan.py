@@ -9,9 +9,7 @@ from fractions import Fraction
 
 from torch import Tensor
 
-from pruner.layers import Layer, is_residual
-
-from . import groups
+from .layers import Layer, is_residual
 
 Ratios = tuple[Decimal, ...] | Mapping[int, Decimal]  # one per stage, or layer index -> ratio
 
@@ -169,14 +167,14 @@ def make_plan(
             if ratio and not layer.in_block:
                 raise ValueError(f"{kind}s of layer {layer.address} ({layer.name}) cannot be pruned; give it ratio 0")
             ratio = Decimal(0)
-        n_groups = groups.count(layer.shape, kind)
+        n_groups = layer.count(kind)
         planned.append(PlannedLayer(layer, n_groups, number_pruned(ratio, n_groups, rounded)))
     return Plan(kind, tuple(planned))
 
 
 def keep_all(layers: list[Layer], kind: str) -> Plan:
     """Make the plan that prunes nothing."""
-    return Plan(kind, tuple(PlannedLayer(layer, groups.count(layer.shape, kind), 0) for layer in layers))
+    return Plan(kind, tuple(PlannedLayer(layer, layer.count(kind), 0) for layer in layers))
 
 
 def inherit_plan(layers: list[Layer], kind: str, kept: dict[str, Tensor], source: str) -> Plan:
@@ -189,7 +187,7 @@ def inherit_plan(layers: list[Layer], kind: str, kept: dict[str, Tensor], source
     Raises:
         ValueError: `kept` is of another network.
     """
-    sizes = {layer.name: groups.count(layer.shape, kind) for layer in layers}
+    sizes = {layer.name: layer.count(kind) for layer in layers}
     for name, mask in kept.items():
         if sizes.get(name) != len(mask):
             raise ValueError(f"{source} has pruned {name} of {len(mask)} {kind}s, which this network lacks")

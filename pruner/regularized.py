@@ -9,6 +9,7 @@ Source: paper, section 3.3.
 import hashlib
 import logging
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from .base import Pruner, PruningContext
 from .options import PrunerOptions
 from .plan import Plan
 from .schedule import Schedule
+from .structure import Structure
 
 log = logging.getLogger(__name__)
 
@@ -28,18 +30,19 @@ class RegularizedLayer:
         updates: number of penalty updates so far; λ follows from it alone.
         kept: bool (groups,), or None while nothing is picked.
         gap: running average of the gap, a scalar tensor, or None before the first.
-        penalty: λ per group, (groups,), of the weight's dtype.
+        penalty: λ per slice of the weight, (groups · width,), of the weight's dtype.
+        width: filters per group.
     """
 
-    def __init__(self, name: str, weight: nn.Parameter, kind: str, n_pruned: int):
-        self.name, self.weight, self.kind, self.n_pruned = name, weight, kind, n_pruned
+    def __init__(self, name: str, weight: nn.Parameter, kind: str, n_pruned: int, width: int = 1):
+        self.name, self.weight, self.kind, self.n_pruned, self.width = name, weight, kind, n_pruned, width
         self.updates, self.finished = 0, False
         self.kept: Tensor | None = None
         self.gap: Tensor | None = None
         self.penalty = torch.zeros(groups.count(weight.shape, kind), dtype=weight.dtype, device=weight.device)
 
     def scores(self) -> Tensor:
-        return groups.scores(self.weight, self.kind)
+        return groups.scores(self.weight, self.kind, self.width)
 
     def average_gap(self, new: Tensor) -> None:
         """0.9 old + 0.1 new; the first value is taken as it is.
@@ -51,7 +54,7 @@ class RegularizedLayer:
     def set_penalty(self, pruned: float, kept: float) -> None:
         self.penalty.fill_(pruned)
         if self.kept is not None and kept != pruned:
-            self.penalty.masked_fill_(self.kept, kept)
+            self.penalty.masked_fill_(self.kept.repeat_interleave(self.width), kept)
 
 
 class _PendingGaps:
@@ -80,12 +83,70 @@ class _PendingGaps:
         return {"step": self.step, "layers": [layer.name for layer in self.layers], "gaps": self.gaps}
 
 
+def penalizes_groups(options: PrunerOptions, plan: Plan) -> bool:
+    """Whether λ acts on every parameter that the cut removes: by default where layers are named by --ratios."""
+    by_default = "filter" if options.stage_pr or plan.kind != "filter" else "group"
+    return (options.penalize or by_default) == "group"
+
+
+class GroupPenalty:
+    """λ on every parameter that the cut removes: filters, biases, batch-norm entries, depthwise filters, columns.
+
+    Before a batch-norm a filter is scale-free: λ on the filter alone shrinks its weights and not its output.
+
+    Attributes:
+        stale: whether λ has changed since the factors were computed.
+    """
+
+    def __init__(self, model: nn.Module, layers: list[RegularizedLayer], structure: Structure):
+        self._layers, self.stale = layers, True
+        starts, n_units = {}, 0
+        for layer in layers:
+            starts[layer.name], n_units = n_units, n_units + len(layer.penalty) // layer.width
+        names = list(structure.layers)
+        start_of = np.array([starts.get(name, -1) for name in names])
+        parameters = dict(model.named_parameters())
+        self._entries: list[tuple[nn.Parameter, int, Tensor]] = []  # parameter, dimension, number of the unit
+        for (name, dim), (numbers, units) in structure.members().items():
+            index = np.where(start_of[numbers] >= 0, start_of[numbers] + units, n_units)
+            index[numbers < 0] = n_units  # the last λ is 0: of what always stays
+            if name in parameters and (index < n_units).any():
+                parameter = parameters[name]
+                self._entries.append((parameter, dim, torch.from_numpy(index).to(parameter.device)))
+        self._factors: list[Tensor] = []
+
+    def _compute_factors(self) -> None:
+        units = [layer.penalty[:: layer.width] for layer in self._layers]
+        penalties = torch.cat([*units, units[0].new_zeros(1)])
+        self._factors = [
+            penalties[index].to(parameter.dtype).view([-1 if d == dim else 1 for d in range(parameter.ndim)])
+            for parameter, dim, index in self._entries
+        ]
+        self.stale = False
+
+    def add_gradients(self) -> None:
+        """Add λ·w to the gradient of every parameter."""
+        if self.stale:
+            self._compute_factors()
+        for wanted in (0, 1):  # a parameter may stand in both, and is not to be written twice at once
+            chosen = [
+                (parameter, factor)
+                for (parameter, dim, _), factor in zip(self._entries, self._factors, strict=True)
+                if dim == wanted and parameter.grad is not None
+            ]
+            if chosen:
+                parameters: list[Tensor] = [parameter for parameter, _ in chosen]
+                factors = [factor for _, factor in chosen]
+                torch._foreach_addcmul_([_grad(parameter) for parameter in parameters], parameters, factors)
+
+
 class GReg(Pruner):
     """Base class: updates of λ every K_u steps, the gradient λw, and K_s steps with λ frozen.
 
     Args:
         l1_picks: what L1 keeps of the starting weights (or another run kept): layer name -> bool (groups,).
         comparison: how that compares with L1's own choice, where it is inherited.
+        structure: penalize every parameter that the cut removes, not only the filters; of `model`, for filters.
         block_loss_grad: the penalty replaces the loss's gradient instead of adding to it.
 
     Attributes:
@@ -118,7 +179,8 @@ class GReg(Pruner):
     def build(cls, options: PrunerOptions, context: PruningContext) -> "GReg":
         assert context.schedule is not None  # ``make_schedule`` of these methods gives one
         picks, comparison = cls._l1(options, context)
-        return cls(context.model, context.plan, context.schedule, picks, options.block_loss_grad, comparison)
+        structure = context.structure if penalizes_groups(options, context.plan) else None
+        return cls(context.model, context.plan, context.schedule, picks, options.block_loss_grad, comparison, structure)
 
     @classmethod
     def _l1(cls, options: PrunerOptions, context: PruningContext) -> tuple[dict[str, Tensor], l1.Comparison]:
@@ -132,14 +194,23 @@ class GReg(Pruner):
         l1_picks: dict[str, Tensor],
         block_loss_grad: bool = False,
         comparison: l1.Comparison | None = None,
+        structure: Structure | None = None,
     ):
         self.schedule, self.kind = schedule, plan.kind
         self.layers = [
-            RegularizedLayer(name, model.get_parameter(f"{name}.weight"), plan.kind, n_pruned)
-            for name, n_pruned in plan.pruned.items()
+            RegularizedLayer(
+                p.layer.name,
+                model.get_parameter(f"{p.layer.name}.weight"),
+                plan.kind,
+                p.pruned,
+                p.layer.width_of(plan.kind),
+            )
+            for p in plan.layers
+            if p.pruned
         ]
         # Views, made once: the penalties are filled in place.
         self._spread = [groups.spread(layer.penalty, layer.weight.shape, plan.kind) for layer in self.layers]
+        self._group_penalty = GroupPenalty(model, self.layers, structure) if structure and self.layers else None
         self._l1_picks, self._comparison = l1_picks, comparison or {}
         self.milestones: dict[str, int] = {}
         self._blocked = [model.get_parameter(f"{p.layer.name}.weight") for p in plan.layers] if block_loss_grad else []
@@ -221,6 +292,8 @@ class GReg(Pruner):
     def _set_penalty(self, layer: RegularizedLayer) -> None:
         schedule = self.schedule
         layer.set_penalty(float(schedule.penalty(layer.updates)), float(schedule.penalty_kept(layer.updates)))
+        if self._group_penalty:
+            self._group_penalty.stale = True
 
     @torch.no_grad()
     def after_backward(self) -> None:
@@ -230,7 +303,9 @@ class GReg(Pruner):
         """
         for weight in self._blocked:
             _grad(weight).zero_()
-        if self.layers:
+        if self._group_penalty:
+            self._group_penalty.add_gradients()
+        elif self.layers:
             weights: list[Tensor] = [layer.weight for layer in self.layers]
             torch._foreach_addcmul_([_grad(weight) for weight in weights], weights, self._spread)
 

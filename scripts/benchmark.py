@@ -41,6 +41,7 @@ from model import build_model
 from model.cost import cost_of, example
 from pruner import PRUNERS, Pruner, PruningContext, cut, make_plan
 from pruner.layers import layers_of
+from pruner.structure import Structure
 from utils.config.cli import parse
 from utils.config.options import Options
 from utils.engine.precision import resolved, to_memory_format
@@ -122,6 +123,10 @@ class Bench:
         self.labels = torch.randint(0, classes, (batch,), device=DEVICE)
         self.no_pruner, self.count = Pruner(), 0
 
+    @property
+    def structure(self) -> Structure:
+        return Structure(self.model, example(self.model, 3, self.size))
+
     def pruner(self, method: str, stabilizes: bool = False) -> Pruner:
         plan = make_plan(layers_of(self.model), self.options.stage_pr, "", self.options.wg)
         limit = parse(["--dataset=digits", f"--reg_upper_limit={0 if stabilizes else 1}"])[0].reg_upper_limit
@@ -132,7 +137,7 @@ class Bench:
             PRUNERS[method].make_schedule(options, plan),
             None,
             lambda *_: 0.0,
-            example(self.model, 3, self.size),
+            self.structure,
         )
         pruner = PRUNERS[method].build(options, context)
         pruner.before_step(0)
@@ -285,12 +290,11 @@ def weight_setup(arch: str) -> tuple[float, int]:
     model = build_model(arch, 1000, 3, 224)
     words = f"--dataset imagenet --arch {arch} --method L1 --wg weight --stage_pr [0,0.8,0.8,0.8,0.8,0.8]"
     options, _ = parse(words.split())
-    image = example(model, 3, 224)
 
     def masks() -> None:
         plan = make_plan(layers_of(model), options.stage_pr, "", "weight")
-        context = PruningContext(model, plan, None, None, lambda *_: 0.0, image)
-        cut(model, PRUNERS["L1"].build(options, context).kept(), "weight", image)
+        context = PruningContext(model, plan, None, None, lambda *_: 0.0, None)
+        cut(model, PRUNERS["L1"].build(options, context).kept(), "weight", None)
 
     return seconds(masks), sum(p.numel() for p in model.parameters())
 
@@ -314,8 +318,12 @@ def setup(quick: bool) -> Iterator[Row]:
 def cut_of(arch: str) -> tuple[float, nn.Module, nn.Module]:
     """Return the seconds of the cut, the dense network and the cut network."""
     dense, bench = Bench(arch, 1).model, Bench(arch, 1)
-    kept, image = bench.pruner("GReg-1").kept(), example(bench.model, 3, bench.size)
-    return seconds(lambda: cut(bench.model, kept, "filter", image)), dense, to_memory_format(bench.model, bench.options)
+    kept = bench.pruner("GReg-1").kept()
+    return (
+        seconds(lambda: cut(bench.model, kept, "filter", bench.structure)),
+        dense,
+        to_memory_format(bench.model, bench.options),
+    )
 
 
 def what_pruning_buys(quick: bool) -> Iterator[Row]:

@@ -65,7 +65,9 @@ class TorchPruning(Pruner):
     def build(cls, options, context: PruningContext) -> "TorchPruning":
         schedule = context.schedule
         assert schedule is not None
-        return cls(context.model, context.plan, schedule, float(options.reg_granularity_prune), context.example)
+        assert context.structure is not None
+        image = torch.zeros_like(context.structure.example, device=next(context.model.parameters()).device)
+        return cls(context.model, context.plan, schedule, float(options.reg_granularity_prune), image)
 
     @property
     def status(self) -> str:

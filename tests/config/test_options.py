@@ -457,7 +457,7 @@ GREG_2_ALONE = ("reg_upper_limit_pick", "reg_granularity_pick", "reg_granularity
 )
 def test_flags_of_another_method_are_noticed_and_no_others(method, idle):
     for f in by_section()[GREG]:
-        value = [] if f.metadata["parse"] is types.boolean else ["100"]
+        value = [] if f.metadata["parse"] is types.boolean else ["group" if f.name == "penalize" else "100"]
         noticed = any(f"--{f.name}" in notice for notice in notices("--method", method, f"--{f.name}", *value))
         assert noticed is (f.name in idle), f.name
 

@@ -43,8 +43,8 @@ def grown(data: Data) -> tuple[torch.nn.Module, Pruner]:
     torch.manual_seed(0)
     model = build_model("resnet20", 6, 1, 16)
     plan = make_plan(layers_of(model), options.stage_pr, "", "filter")
-    method, image = PRUNERS["GReg-2"], torch.zeros(1, 1, 16, 16)
-    context = PruningContext(model, plan, method.make_schedule(options, plan), None, lambda *_: 0.0, image)
+    method = PRUNERS["GReg-2"]
+    context = PruningContext(model, plan, method.make_schedule(options, plan), None, lambda *_: 0.0, None)
     pruner = method.build(options, context)
     train(model, data, pruner, PrunePhase(options, pruner, pruner.schedule.cut_after_step + 1), Run(options))
     return model, pruner

@@ -29,10 +29,9 @@ class Growing:
         model = build_model("resnet20", 10, 3, 32)
         plan = make_plan(layers_of(model), options.stage_pr, "", "filter")
         self.model = model.to(self.device).train()
-        image = torch.zeros(1, 3, 32, 32, device=self.device)
         self.pruner = PRUNERS[method].build(
             options,
-            PruningContext(self.model, plan, PRUNERS[method].make_schedule(options, plan), None, lambda *_: 0.0, image),
+            PruningContext(self.model, plan, PRUNERS[method].make_schedule(options, plan), None, lambda *_: 0.0, None),
         )
         self.optimizer = torch.optim.SGD(self.model.parameters(), 0.001, 0.9)
         spec = DataSpec("made", 10, 3, 32, (0.5,) * 3, (0.25,) * 3, pad=4, flip=True)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 import pytest
 import torch
 from torch import Tensor, nn
+from zeroed import zeroed_outputs
 
 import model as door
 from data import DataSpec
@@ -15,7 +16,8 @@ from pruner import WeightMasks, cut, groups
 from pruner.cut import shrunk_copy
 from pruner.layers import layers_of
 from pruner.plan import Plan, PlannedLayer
-from pruner.zeroed import zeroed_outputs
+from pruner.proof import masked_outputs
+from pruner.structure import Structure
 from utils.config.cli import parse
 from utils.config.options import to_plain
 
@@ -36,6 +38,12 @@ NETS = [
     net("vgg11", 32, "vgg11 without batch-norm", batch_norm=False),
     *(net(arch, SMALLEST_LARGE.get(arch, 32), f"torchvision's {arch}") for arch in TORCHVISION_MODELS),
 ]
+
+
+def structure_of(model: nn.Module, channels: int, size: int) -> Structure:
+    return Structure(model, example(model, channels, size))
+
+
 KINDS = pytest.mark.parametrize("kind", groups.KINDS)
 
 
@@ -107,10 +115,12 @@ def test_a_cut_network_computes_what_the_whole_one_does_with_those_groups_silent
     plan, kept = random_plan(model, kind)
     assert kept
     whole = copy.deepcopy(model)
-    masks = cut(model, kept, kind, example(model, channels, size))
+    masks = cut(model, kept, kind, structure_of(model, channels, size))
 
     with torch.no_grad():
         expected, found = zeroed_outputs(whole, kept, kind, images), model(images)
+        masked = masked_outputs(whole, kept, kind, structure_of(whole, channels, size), images)
+        assert (masked - expected).abs().max() <= 1e-5 * expected.abs().max()
         assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
         assert (whole(images) - expected).abs().max() > 1e-3 * expected.abs().max()  # the pick did matter
         check_running_statistics(whole, model)
@@ -120,7 +130,7 @@ def test_a_cut_network_computes_what_the_whole_one_does_with_those_groups_silent
 
     with torch.device("meta"):
         weightless = door.build_model(arch, CLASSES, channels, size, batch_norm)
-    planned = cost_of(shrunk_copy(weightless, plan, example(weightless, channels, size)), channels, size)
+    planned = cost_of(shrunk_copy(weightless, plan, structure_of(weightless, channels, size)), channels, size)
     assert cost_of(model, channels, size) == cost_of(again, channels, size) == planned
     assert (planned.params == cost_of(whole, channels, size).params) == (kind == "weight")
     assert set(masks) == (set(kept) if kind == "weight" else set())
@@ -137,7 +147,7 @@ def test_the_cut_leaves_the_mode_and_trains_on(kind, training):
     whole = copy.deepcopy(model)
     model.train(training)
     _, kept = random_plan(model, kind)
-    cut(model, kept, kind, example(model, 3, 32))
+    cut(model, kept, kind, structure_of(model, 3, 32))
     assert {module.training for module in model.modules()} == {training}
     check_running_statistics(whole, model)
     model(images).square().sum().backward()
@@ -148,7 +158,7 @@ def test_the_cut_leaves_the_mode_and_trains_on(kind, training):
 def test_cutting_nothing_changes_nothing(kind):
     model, _ = trained_a_little("resnet20", 32)
     before = copy.deepcopy(model.state_dict())
-    assert cut(model, {}, kind, example(model, 3, 32)) == {}
+    assert cut(model, {}, kind, structure_of(model, 3, 32)) == {}
     assert model.state_dict().keys() == before.keys()
     assert all(value.equal(before[key]) for key, value in model.state_dict().items())
 
@@ -157,7 +167,7 @@ def test_what_is_kept_of_a_filter_is_its_own_weights():
     model, _ = trained_a_little("lenet5", 32)
     whole = copy.deepcopy(model)
     kept = {"features.0": torch.tensor([True, False, True, True, False, True])}
-    cut(model, kept, "filter", example(model, 1, 32))
+    cut(model, kept, "filter", structure_of(model, 1, 32))
     stays = [0, 2, 3, 5]
     assert model.features[0].weight.equal(whole.features[0].weight[stays])
     assert model.features[0].bias.equal(whole.features[0].bias[stays])
@@ -168,7 +178,7 @@ def test_what_is_kept_of_a_filter_is_its_own_weights():
 def test_a_hidden_neuron_takes_its_bias_and_the_next_layers_column_along():
     model, _ = trained_a_little("lenet5_mini", 32)
     whole = copy.deepcopy(model)
-    cut(model, {"classifier.1": torch.arange(10) != 4}, "filter", example(model, 1, 32))
+    cut(model, {"classifier.1": torch.arange(10) != 4}, "filter", structure_of(model, 1, 32))
     stays = [0, 1, 2, 3, 5, 6, 7, 8, 9]
     assert model.classifier[1].weight.equal(whole.classifier[1].weight[stays])
     assert model.classifier[1].bias.equal(whole.classifier[1].bias[stays])
@@ -180,7 +190,7 @@ def test_a_hidden_neuron_takes_its_bias_and_the_next_layers_column_along():
 def test_masks_hold_pruned_weights_at_exactly_zero_through_training(arch, optimizer):
     model, images = trained_a_little(arch, 32)
     _, kept = random_plan(model, "weight")
-    masks = cut(model, kept, "weight", example(model, images.shape[1], 32))
+    masks = cut(model, kept, "weight", structure_of(model, images.shape[1], 32))
     pruner = WeightMasks(model, masks)
     how = {"momentum": 0.9, "weight_decay": 5e-4} if optimizer == "SGD" else {}
     stepper = getattr(torch.optim, optimizer)(model.parameters(), lr=0.01, **how)

@@ -13,6 +13,7 @@ from model import build_model
 from model.cost import example
 from pruner import PruningContext, make_plan
 from pruner.layers import layers_of
+from pruner.structure import Structure
 from scripts.evidence.torch_pruning_reg import STARTING_REG, TorchPruning
 from scripts.figure1 import main as figure1
 from utils.config.cli import parse
@@ -31,7 +32,12 @@ def pruner():
     return TorchPruning.build(
         options,
         PruningContext(
-            model, plan, TorchPruning.make_schedule(options, plan), None, lambda *_: 0.0, example(model, 3, 32)
+            model,
+            plan,
+            TorchPruning.make_schedule(options, plan),
+            None,
+            lambda *_: 0.0,
+            Structure(model, example(model, 3, 32)),
         ),
     )
 

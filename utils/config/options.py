@@ -15,6 +15,7 @@ from model import CIFAR_MODELS
 from pruner import PRUNERS
 from pruner.groups import KINDS, PICKS
 from pruner.plan import LayerAddresses, StageRatios
+from pruner.ratios import GlobRatios
 from pruner.short_schedule import SHORT, SHORT_LR
 from utils.config.lr_schedule import LrSchedule
 from utils.config.types import (
@@ -28,6 +29,7 @@ from utils.config.types import (
     one_of,
     path,
     pretrained,
+    ranking,
     share,
 )
 
@@ -127,6 +129,26 @@ class Options:
         'pruning ratios: "[0,0.5,0.5,0]" by stage, or "[0-4:0.5, 7:0.2]" by layer; brackets may be left out',
         metavar="RATIOS",
     )
+    ratios: GlobRatios = flag(
+        GlobRatios(""),
+        GlobRatios,
+        "pruning ratios by module name, for any network: 'layer3.*.conv1:0.5, *.fc:0.3'; the last match wins",
+        metavar="NAME:RATIO,...",
+    )
+    speedup: float | None = flag(
+        None,
+        number(1, above=True),
+        "prune filters of all free layers until FLOPs fall by this factor; --ratios sets single layers",
+        metavar="X",
+    )
+    rank: str = flag(
+        "uniform",
+        ranking,
+        "--speedup: one ratio for all layers, or by score over the layer's mean; a number, the original's machine, is "
+        "accepted for compatibility",
+        metavar="uniform|global",
+    )
+    round_to: int = flag(1, integer(1), "--ratios, --speedup: keep a multiple of this many filters")
     skip_layers: LayerAddresses = flag(
         LayerAddresses(""), LayerAddresses, 'addresses of layers not to prune, e.g. "[1.0,2.3]"'
     )
@@ -152,7 +174,7 @@ class Options:
     expect_speedup: float | None = flag(
         None,
         number(0, above=True),
-        "exit with code 2 if the planned speedup differs by more than 1 %%",
+        "exit with code 2 if the planned speedup differs by more than 1 %% (2 %% with --round_to)",
         metavar="X",
         free=True,
     )
@@ -182,6 +204,12 @@ class Options:
     )
     mag_ratio_limit: float = flag(
         1000.0, number(0, above=True), "score ratio of kept to pruned groups at which a layer's λ stops growing"
+    )
+    penalize: str | None = flag(
+        None,
+        one_of("filter", "group"),
+        "λ on the pruned layers' weights (filter, the paper; default with --stage_pr), or on every parameter that the "
+        "cut removes (group; default with --ratios and --speedup)",
     )
     block_loss_grad: bool = switch(
         "in the prune phase, train the layers being pruned by the penalty alone, without the loss gradient"
@@ -236,7 +264,6 @@ class Options:
         section="Several GPUs (flags of the original; torchrun: docs/distributed.md)", free=True,
     )  # fmt: skip
     world_size: int = flag(1, integer(-1), "number of machines; start several with torchrun", "--world-size", free=True)
-    rank: int = flag(0, integer(-1), "number of this machine", free=True)
     dist_url: str = flag("env://", str, "address of the rendezvous", "--dist-url", free=True)
     dist_backend: str | None = flag(
         None, one_of("nccl", "gloo"), "communication backend (default: nccl on GPUs)", "--dist-backend", free=True

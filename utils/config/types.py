@@ -2,12 +2,14 @@
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation
 
 from model import CIFAR_MODELS, TORCHVISION_MODELS
 from model.pretrained import DEFAULT
+from pruner.ratios import RANKS
 
 
 def integer(low: int) -> Callable[[str], int]:
@@ -100,6 +102,11 @@ class one_of:  # noqa: N801 - a parser, as the functions here are
         if text not in self.choices:
             raise ValueError(f"'{text}' is not one of {', '.join(self.choices)}{nearest(text, self.choices)}")
         return text
+
+
+def ranking(text: str) -> str:
+    """A ranking of ``--speedup``; a number is the original's ``--rank`` of a machine, without effect."""
+    return RANKS[0] if re.fullmatch(r"-?[0-9]+", text) else one_of(*RANKS)(text)
 
 
 def arch(text: str) -> str:

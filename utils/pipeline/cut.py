@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from model import reinitialize
-from pruner import Pruner, WeightMasks, cut, zeroed_outputs
+from pruner import Pruner, WeightMasks, cut, masked_outputs
 from utils.checkpoint.paths import LATEST
 from utils.engine.evaluate import evaluate, reestimated_acc1
 from utils.engine.precision import to_memory_format
@@ -22,7 +22,7 @@ COSTLY = 1.0  # points of re-estimated accuracy that a cut may cost without a no
 
 
 class CutMismatchError(ArithmeticError):
-    """The cut network does not compute what the whole one does with the pruned groups at zero."""
+    """The cut network does not compute what the masked one does."""
 
 
 def cut_and_measure(job: Job, pruner: Pruner) -> None:
@@ -57,8 +57,9 @@ def _measure_before(job: Job, pruner: Pruner) -> None:
 def _cut(job: Job, pruner: Pruner) -> None:
     model, kind, kept = job.model, job.planned.plan.kind, pruner.kept()
     images = next(iter(job.data.test_batches())).images[:N_CHECKED]
-    expected = outputs_of(model, lambda: zeroed_outputs(model, kept, kind, images))
-    masks = cut(model, kept, kind, job.example)
+    structure = job.planned.structure
+    expected = outputs_of(model, lambda: masked_outputs(model, kept, kind, structure, images))
+    masks = cut(model, kept, kind, structure)
     to_memory_format(model, job.options)
     verify_outputs(outputs_of(model, lambda: model(images)), expected)
     job.run.set_pruned({} if masks else kept, masks)
@@ -118,7 +119,7 @@ def outputs_of(model: nn.Module, compute: Callable[[], Tensor]) -> Tensor:
 
 
 def verify_outputs(outputs: Tensor, expected: Tensor) -> None:
-    """Verify that the cut network computes what the whole one does with the pruned groups at zero.
+    """Verify that the cut network computes what the masked one does.
 
     Raises:
         CutMismatchError: it does not, by more than rounding.
@@ -126,7 +127,7 @@ def verify_outputs(outputs: Tensor, expected: Tensor) -> None:
     apart = ((outputs - expected).abs().max() / expected.abs().max().clamp_min(1e-30)).item()
     if not apart <= ROUNDING:
         raise CutMismatchError(
-            f"the cut is wrong: outputs differ from the zeroed network's by {apart:.1e} of the largest; "
+            f"the cut is wrong: outputs differ from the masked network's by {apart:.1e} of the largest; "
             "nothing is saved of it. Please report this with the command"
         )
-    log.info("cut: outputs equal the zeroed network's to %.1e of the largest", apart)
+    log.info("cut: outputs equal the masked network's to %.1e of the largest", apart)

@@ -1,22 +1,25 @@
 """Plan of a run with its costs, made without weights."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from data import DataSpec
-from model import build_model, weights_of
+from model import build_on_meta, weights_of
 from model.cost import Cost, cost_of, example
-from pruner import PRUNERS, Plan, Schedule, inherit_plan, keep_all, make_plan, skipped_addresses
+from pruner import PRUNERS, Plan, Schedule, groups, inherit_plan, keep_all, make_plan, skipped_addresses
 from pruner.cut import shrunk_copy
-from pruner.layers import Layer, layers_of
+from pruner.layers import Layer, layers_of, traced_layers
+from pruner.ratios import plan_by_name, plan_by_speedup
+from pruner.structure import Structure
 from utils.checkpoint.files import read
 from utils.checkpoint.state import Checkpoint
 from utils.config.options import Options
 from utils.config.paths import find_one
 from utils.config.types import error_prefix
+from utils.pipeline.base_model import load_base_model
 from utils.reporting.format import format_epochs
 from utils.reporting.tables import plan_values
 
@@ -27,6 +30,7 @@ class Planned:
     before, after: costs of the network and of what the plan leaves.
     values: the plan as plain values, for the table, ``--plan=json`` and the report.
     inherited: groups kept by another run (``--base_pr_model``), or None.
+    structure: of the network, where filters or channels are pruned.
     """
 
     plan: Plan
@@ -35,6 +39,7 @@ class Planned:
     after: Cost
     values: dict[str, Any]
     inherited: dict[str, Tensor] | None = None
+    structure: Structure | None = None
 
 
 def plan_run(options: Options, spec: DataSpec, kept_so_far: dict[str, Tensor] | None = None) -> Planned:
@@ -52,23 +57,41 @@ def plan_run(options: Options, spec: DataSpec, kept_so_far: dict[str, Tensor] | 
         with error_prefix("pretrained"):
             weights_of(options.arch, options.pretrained, spec.size)
     network = f"arch {options.arch}" + " --not_use_bn" * options.not_use_bn
-    with torch.device("meta"), error_prefix(network):
-        model = build_model(options.arch, spec.classes, spec.channels, spec.size, not options.not_use_bn)
-    plan, inherited = _plan(options, model, kept_so_far or {})
+    with error_prefix(network):
+        model = build_on_meta(options.arch, spec.classes, spec.channels, spec.size, not options.not_use_bn)
+    before = cost_of(model, spec.channels, spec.size)
+    traced = _Network(model, spec, before)
+    plan, inherited = _plan(options, traced, kept_so_far or {})
     method = PRUNERS[options.method]
     method.check(plan)
-    before = cost_of(model, spec.channels, spec.size)
-    after = cost_of(shrunk_copy(model, plan, example(model, spec.channels, spec.size)), spec.channels, spec.size)
+    structure = traced.structure if plan.pruned and plan.kind != "weight" else None
+    after = cost_of(shrunk_copy(model, plan, structure), spec.channels, spec.size)
     schedule = None if options.directly_ft_weights else method.make_schedule(options, plan)
     values = plan_values(options, spec, plan, before, after, schedule)
     if method.prunes:
-        _check_speedup(options.expect_speedup, values["speedup"], plan)
-    return Planned(plan, schedule, before, after, values, inherited)
+        _check_speedup(options, values["speedup"], plan)
+    return Planned(plan, schedule, before, after, values, inherited, structure)
 
 
-def _plan(options: Options, model: nn.Module, kept_so_far: dict[str, Tensor]) -> tuple[Plan, dict[str, Tensor] | None]:
+@dataclass
+class _Network:
+    """The network on the meta device; it is traced when its structure is first asked for."""
+
+    model: nn.Module
+    spec: DataSpec
+    cost: Cost
+
+    @cached_property
+    def structure(self) -> Structure:
+        return Structure(self.model, example(self.model, self.spec.channels, self.spec.size))
+
+
+def _plan(options: Options, network: _Network, kept_so_far: dict[str, Tensor]) -> tuple[Plan, dict[str, Tensor] | None]:
     """Make the plan, and the kept groups where another run's file has them."""
-    method = PRUNERS[options.method]
+    method, model = PRUNERS[options.method], network.model
+    by_name = bool(options.ratios or options.speedup)
+    if by_name and method.prunes:
+        return _plan_by_name(options, network, kept_so_far), None
     if not method.prunes and not options.directly_ft_weights:
         try:
             return keep_all(layers_of(model), options.wg), None
@@ -87,7 +110,10 @@ def _plan(options: Options, model: nn.Module, kept_so_far: dict[str, Tensor]) ->
         plan, kept = _inherit(options, layers, "base_pr_model")
         return plan, kept if options.inherit_pruned == "index" else None
     if not options.stage_pr:
-        raise ValueError(f"--method {options.method} needs --stage_pr, such as [0,0.5,0.5,0.5,0] or [1-15:0.7]")
+        raise ValueError(
+            f"--method {options.method} needs --stage_pr, such as [0,0.5,0.5,0.5,0] or [1-15:0.7], --ratios '*:0.5' or "
+            "--speedup 2"
+        )
     kind = f" --wg {options.wg}" if options.wg == "weight" else ""
     with error_prefix(f"skip_layers {options.skip_layers}{kind}"):
         skipped = skipped_addresses(layers, options.skip_layers, options.wg)
@@ -96,6 +122,42 @@ def _plan(options: Options, model: nn.Module, kept_so_far: dict[str, Tensor]) ->
     if kept_so_far and {name: int((~kept).sum()) for name, kept in kept_so_far.items()} != plan.pruned:
         raise ValueError("the checkpoint to resume from prunes other numbers of groups than its --stage_pr")
     return plan, None
+
+
+def _plan_by_name(options: Options, network: _Network, kept_so_far: dict[str, Tensor]) -> Plan:
+    """Make the plan of ``--ratios`` and ``--speedup``."""
+    for flag in ("stage_pr", "base_pr_model", "directly_ft_weights", "skip_layers"):
+        if getattr(options, flag):
+            given = "ratios" if options.ratios else "speedup"
+            raise ValueError(f"--{given} and --{flag} do not go together: give one")
+    if options.wg == "channel":
+        raise ValueError("--ratios and --speedup prune filters or single weights: give --wg filter or weight")
+    with error_prefix(f"arch {options.arch}"):
+        structure = network.structure
+    layers = traced_layers(structure)
+    if kept_so_far:  # a resumed run
+        return inherit_plan(layers, options.wg, kept_so_far, "the checkpoint")
+    rounded = PRUNERS[options.method].rounded
+    if options.speedup is None:
+        with error_prefix(f"ratios {options.ratios}"):
+            return plan_by_name(layers, options.ratios, options.wg, rounded, options.round_to)
+    if options.wg == "weight":
+        raise ValueError("--speedup does not go with --wg weight: masks leave the FLOPs as they are")
+    scores = _base_scores(options, network, layers) if options.rank == "global" else None
+    with error_prefix(f"speedup {options.speedup:g}"):
+        return plan_by_speedup(
+            structure, layers, options.speedup, network.cost.flops, options.ratios, scores, options.round_to
+        )
+
+
+def _base_scores(options: Options, network: _Network, layers: list[Layer]) -> dict[str, Tensor]:
+    """Score the filters of the base network, for ``--rank global``."""
+    base = load_base_model(options, network.spec).model
+    return {
+        layer.name: groups.scores(base.get_parameter(f"{layer.name}.weight"), "filter", layer.width)
+        for layer in layers
+        if layer.prunable
+    }
 
 
 def _inherit(options: Options, layers: list[Layer], flag: str) -> tuple[Plan, dict[str, Tensor]]:
@@ -113,12 +175,13 @@ def _inherit(options: Options, layers: list[Layer], flag: str) -> tuple[Plan, di
     return inherit_plan(layers, kind, kept, str(path)), kept
 
 
-def _check_speedup(expected: float | None, planned: float, plan: Plan) -> None:
+def _check_speedup(options: Options, planned: float, plan: Plan) -> None:
+    expected, tolerance = options.expect_speedup, 0.01 if options.round_to == 1 else 0.02
     if expected is None:
         return
     if plan.kind == "weight":
         raise ValueError("--expect_speedup does not go with --wg weight: masks leave the FLOPs as they are")
-    if abs(planned / expected - 1) > 0.01:
+    if abs(planned / expected - 1) > tolerance:
         raise ValueError(f"--expect_speedup {expected:g}: this plan's speedup is {planned:.2f}x")
 
 

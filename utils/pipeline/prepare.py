@@ -5,10 +5,11 @@ import logging
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from data import Data, DataSource, DataSpec
 from model import cost_of, example
+from pruner import prove
 from utils.checkpoint.resume import Command
 from utils.checkpoint.state import Checkpoint
 from utils.checkpoint.validation import refuse_other_optimizer
@@ -53,11 +54,6 @@ class Job:
     def model(self) -> nn.Module:
         return self.base.model
 
-    @property
-    def example(self) -> Tensor:
-        """One image, on the device, to trace the network with."""
-        return example(self.model, self.data.spec.channels, self.data.spec.size)
-
 
 def prepare(command: Command, stop: StopSignal) -> Job | None:
     """Check a command and load its inputs.
@@ -88,12 +84,21 @@ def prepare(command: Command, stop: StopSignal) -> Job | None:
         print_plan(options, planned, [] if checkpoint else plan_notes(options, planned.plan))
         return None
     base = _base_model(command, options, source.spec, planned)
+    if not checkpoint:
+        with error_prefix(f"arch {options.arch}"):
+            _prove(base, planned, source.spec)
     data = _load(source, options, device)
     notices += data.notices + (refuse_other_images(data, checkpoint) if checkpoint else [])
     run = _open_run(command, options, data, base, stop)
     run.record.images = data.sizes
     log_notices(notices)  # a wrong command is answered in one line, without them
     return Job(options, device, data, base, planned, run)
+
+
+def _prove(base: BaseModel, planned: Planned, spec: DataSpec) -> None:
+    """Prove that the planned cut will be right, where a cut will be made."""
+    if planned.structure and not base.pruned:
+        prove(base.model, planned.plan, planned.structure, example(base.model, spec.channels, spec.size))
 
 
 def _base_model(command: Command, options: Options, spec: DataSpec, planned: Planned) -> BaseModel:

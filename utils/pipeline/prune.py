@@ -32,7 +32,7 @@ def build_pruner(job: Job) -> Pruner:
     with job.run.record.counters.timed("pick"), error_prefix(f"method {job.options.method}"):
         candidate_loss = training_loss_as_cut(job.options, job.data)
         context = PruningContext(
-            job.model, planned.plan, planned.schedule, planned.inherited, candidate_loss, job.example
+            job.model, planned.plan, planned.schedule, planned.inherited, candidate_loss, planned.structure
         )
         pruner = PRUNERS[job.options.method].build(job.options, context)
     if checkpoint:

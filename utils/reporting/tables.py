@@ -7,6 +7,7 @@ from torch import Tensor
 from data import DataSpec, held_out_images, steps_per_epoch
 from model.cost import Cost
 from pruner import PRUNERS, Plan, Schedule
+from pruner.plan import PlannedLayer
 from utils.config.options import Options
 from utils.reporting.format import aligned, format_accuracy, format_epochs
 
@@ -50,15 +51,22 @@ def plan_values(
             "finetune": options.epochs,
         },
         "train_images": n_images,
-        "layers": [
-            {"address": p.layer.address, "name": p.layer.name, "groups": p.groups, "pruned": p.pruned}
-            for p in plan.layers
-        ],
+        "layers": [_layer_values(p, plan.kind) for p in plan.layers],
     }
     if plan.kind == "weight":
         prunable = sum(p.groups for p in plan.layers)
         pruned = sum(p.pruned for p in plan.layers)
         values |= {"prunable_weights": prunable, "pruned_weights": pruned, "sparsity": pruned / max(prunable, 1)}
+    return values
+
+
+def _layer_values(planned: PlannedLayer, kind: str) -> dict[str, Any]:
+    """A layer's line of the plan; of filters that go in groups the filters are counted."""
+    layer, width = planned.layer, planned.layer.width_of(kind)
+    values: dict[str, Any] = {"address": layer.address, "name": layer.name}
+    values |= {"groups": planned.groups * width, "pruned": planned.pruned * width}
+    if layer.status:
+        values |= {"status": "pruned" if planned.pruned else layer.status, "reason": layer.reason}
     return values
 
 
@@ -74,13 +82,7 @@ def plan_table(values: dict[str, Any], notes: list[str]) -> str:
     lines = [f"Plan: {lengths(values)}", f"  {_job(values)} on {values['dataset']}"]
     if losing:
         lines[-1] += f", groups are {kind}s"
-        rows = [
-            (layer["address"], layer["name"], f"{layer['groups']:,}", f"{layer['pruned']:,}",
-             f"{layer['groups'] - layer['pruned']:,}")
-            for layer in losing
-        ]  # fmt: skip
-        lines += aligned([("layer", "module", f"{kind}s", "go", "stay"), *rows])
-        lines.append(f"  {len(values['layers']) - len(losing)} other layers keep all {kind}s")
+        lines += _layer_lines(values, losing)
     lines += cost_lines(values, pruned=bool(losing))
     if losing and values["cut_after_step"] is not None:
         method = PRUNERS[values["method"]]
@@ -91,6 +93,30 @@ def plan_table(values: dict[str, Any], notes: list[str]) -> str:
         )
         lines.append(f"  {', '.join(f'{SHOWN[name]} {value}' for name, value in values['prune_settings'].items())}")
     return "\n".join(lines + [f"  note: {note}" for note in notes])
+
+
+def _layer_lines(values: dict[str, Any], losing: list[dict[str, Any]]) -> list[str]:
+    """The layers of a plan; of a traced network also those that keep all, with the reason."""
+    kind, layers = values["wg"], values["layers"]
+    kept_lines = [f"  {len(layers) - len(losing)} other layers keep all {kind}s"]
+    names = ("module", f"{kind}s", "pruned", "kept")
+    if not any("status" in layer for layer in layers):
+        return [*aligned([("layer", *names), *((layer["address"], *_numbers(layer)) for layer in losing)]), *kept_lines]
+    lines = aligned([names, *(_numbers(layer) for layer in losing)])
+    for status in ("free", "coupled", "fixed"):
+        by_reason: dict[str, list[str]] = {}
+        for layer in layers:
+            if layer.get("status") == status:
+                reason = "added to other layers" if status == "coupled" else layer["reason"]
+                by_reason.setdefault("gates" if reason.startswith("gate of") else reason, []).append(layer["name"])
+        for reason, members in by_reason.items():
+            lines.append(f"  {status}{reason and f' ({reason})'}: {', '.join(members)}")
+    return lines
+
+
+def _numbers(layer: dict[str, Any]) -> tuple[str, str, str, str]:
+    counts = (layer["groups"], layer["pruned"], layer["groups"] - layer["pruned"])
+    return (layer["name"], *(f"{n:,}" for n in counts))
 
 
 def lengths(values: dict[str, Any]) -> str:

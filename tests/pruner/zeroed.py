@@ -1,4 +1,4 @@
-"""Forward pass with the pruned groups zeroed: the reference for the cut network."""
+"""An independent reference for the cut: groups zeroed after their batch norm, which works for the seed's networks."""
 
 from contextlib import ExitStack
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from . import groups
+from pruner import groups
 
 
 @torch.no_grad()
