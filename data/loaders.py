@@ -1,6 +1,7 @@
 """Training and test images of one set, by name."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -8,13 +9,15 @@ from pathlib import Path
 import torch
 
 from .contents import Contents
-from .image_folder import FolderSplit, check_files
+from .image_folder import LARGEST_UNRESIZED, FolderSplit, check_files
 from .in_memory import ArraySplit
 from .registry import DATASETS
 from .sampler import Shard, held_out_images, steps_per_epoch
 from .spec import DataSpec
 from .split import Batch, Split
 from .summary import counts_of, missing_labels, summary_of
+
+MeanStd = tuple[tuple[float, ...], tuple[float, ...]]
 
 TEST_BATCH = 256
 WHOLE_TRAINING_SET = 100_000  # images; of larger sets, 200 batches give the batch-norm statistics
@@ -102,12 +105,27 @@ class DataSource:
         ValueError: no such set, or its folder is not as it should be.
     """
 
-    def __init__(self, name: str, data_path: str):
+    def __init__(self, name: str, data_path: str, size: int | None = None, mean_std: MeanStd | None = None):
+        """Open a set.
+
+        Args:
+            size: of the images that the network wants, where images are resized; None: the set's own.
+            mean_std: mean and std per channel; None: the set's own.
+        """
         if name not in DATASETS:
             raise ValueError(f"no data set '{name}'; choose from {', '.join(DATASETS)}")
         source = DATASETS[name]
         self._opened = source.open(Path(data_path) if source.is_folder else Path(data_path) / name)
-        self.spec = self._opened.spec
+        self._size, self._mean_std = size, mean_std
+        self.spec = self._prepared(self._opened.spec)
+
+    def _prepared(self, spec: DataSpec) -> DataSpec:
+        """The description with the size, mean and std that the network wants."""
+        if self._size and spec.size > LARGEST_UNRESIZED:
+            spec = replace(spec, size=self._size)
+        if self._mean_std and spec.channels == len(self._mean_std[0]):
+            spec = replace(spec, mean=self._mean_std[0], std=self._mean_std[1])
+        return spec
 
     def load(
         self,
@@ -129,6 +147,7 @@ class DataSource:
             ValueError: the data cannot be read or are not as they should be; says what to do.
         """
         contents, shard = self._opened.read(), shard or Shard()
+        contents = replace(contents, spec=self._prepared(contents.spec))
         spec = contents.spec
         train, test = _splits(contents, device, workers, shard)
         if len(train) < max(2, shard.world_size) or len(test) < shard.world_size:

@@ -2,6 +2,7 @@
 
 from .build import ARCHS, CIFAR_MODELS, TORCHVISION_MODELS, build_model, build_on_meta, is_small
 from .cost import Cost, cost_of, example
+from .foreign import Preprocessing, check_foreign, is_timm, preprocessing_of, pretrained_foreign, runs_file
 from .init import reinitialize
 from .pretrained import pretrained_state, weights_of
 from .rebuild import add_biases, check_fit, check_forward, check_network, check_tensors, fit_to, load_pruned, rebuild
@@ -11,10 +12,12 @@ __all__ = [
     "CIFAR_MODELS",
     "TORCHVISION_MODELS",
     "Cost",
+    "Preprocessing",
     "add_biases",
     "build_model",
     "build_on_meta",
     "check_fit",
+    "check_foreign",
     "check_forward",
     "check_network",
     "check_tensors",
@@ -22,9 +25,13 @@ __all__ = [
     "example",
     "fit_to",
     "is_small",
+    "is_timm",
     "load_pruned",
+    "preprocessing_of",
+    "pretrained_foreign",
     "pretrained_state",
     "rebuild",
     "reinitialize",
+    "runs_file",
     "weights_of",
 ]

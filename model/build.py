@@ -6,6 +6,7 @@ import torch
 import torchvision.models as tv
 from torch import nn
 
+from .foreign import build_foreign, is_timm, runs_file
 from .lenet import MLP, LeNet
 from .resnet import ResNet
 from .vgg import VGG
@@ -45,6 +46,10 @@ def build_model(arch: str, num_classes: int, in_channels: int, image_size: int, 
     Raises:
         ValueError: no such network, or it cannot take images of this size.
     """
+    if is_timm(arch) or runs_file(arch):
+        if not batch_norm:
+            raise ValueError(f"{arch} has no variant without batch-norm; vgg* for images up to 64 px have one")
+        return build_foreign(arch, num_classes, in_channels)
     if arch not in ARCHS:
         raise ValueError(f"no network '{arch}'; choose from {', '.join(CIFAR_MODELS)} or torchvision's, e.g. resnet50")
     if not batch_norm:
@@ -66,10 +71,10 @@ def build_model(arch: str, num_classes: int, in_channels: int, image_size: int, 
 def build_on_meta(arch: str, num_classes: int, in_channels: int, image_size: int, batch_norm: bool = True) -> nn.Module:
     """Build a network as ``build_model`` does, on the meta device: without weights, in no time."""
     arguments = (arch, num_classes, in_channels, image_size, batch_norm)
-    if arch.startswith("regnet"):  # torchvision computes their widths by tensors
-        return build_model(*arguments).to("meta")
-    with torch.device("meta"):
-        return build_model(*arguments)
+    if arch in ARCHS and not arch.startswith("regnet"):  # torchvision computes RegNets' widths by tensors
+        with torch.device("meta"):
+            return build_model(*arguments)
+    return build_model(*arguments).to("meta")
 
 
 def _read_channels(model: nn.Module, in_channels: int) -> None:

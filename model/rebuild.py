@@ -7,7 +7,8 @@ from typing import IO, Any
 import torch
 from torch import Tensor, nn
 
-from .build import ARCHS, build_model
+from .build import ARCHS, build_model, build_on_meta
+from .foreign import is_timm, runs_file
 
 _OTHERS = (
     "give a file of a run, such as weights/pruned_model.pth; "
@@ -33,6 +34,8 @@ def fit_to(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
         ):
             continue
         if isinstance(module, nn.Conv2d):
+            if module.groups > 1:  # filters per group stay
+                module.groups = module.groups * weight.shape[0] // module.out_channels
             module.out_channels, module.in_channels = weight.shape[0], weight.shape[1] * module.groups
         elif isinstance(module, nn.Linear):
             module.out_features, module.in_features = weight.shape
@@ -195,7 +198,10 @@ def _is_dict(value: object) -> bool:
 _PLACES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "version": (_is_count, "a whole number from 1"),
     "options": (_is_dict, "a dict"),
-    "options.arch": (lambda value: isinstance(value, str) and value in ARCHS, "the name of a network"),
+    "options.arch": (
+        lambda value: isinstance(value, str) and (value in ARCHS or is_timm(value) or runs_file(value)),
+        "the name of a network",
+    ),
     "options.not_use_bn": (lambda value: isinstance(value, bool), "true or false"),
     "data": (_is_dict, "a dict"),
     "data.classes": (_is_count, "a whole number from 1"),
@@ -207,28 +213,23 @@ _PLACES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def rebuild(saved: dict, source: object = "the checkpoint") -> nn.Module:
+def rebuild(saved: dict, source: object = "the checkpoint", network: nn.Module | None = None) -> nn.Module:
     """Build the network of a checkpoint of this program, dense or pruned, in float32 on the CPU.
 
     Args:
         saved: validated by ``check_network``.
         source: named in errors.
+        network: the dense network, which is shrunk in place; None: built by its name.
 
     Raises:
         ValueError: the network cannot be built, or the weights do not fit it, by key or by shape.
     """
     data, options, state = saved["data"], saved["options"], saved["model"]
-    with torch.device("meta"):  # the weights are loaded below
-        try:
-            model = build_model(
-                options["arch"], data["classes"], data["channels"], data["size"], not options["not_use_bn"]
-            )
-        except (ValueError, RuntimeError, OverflowError, TypeError) as error:
-            raise ValueError(f"{source}: {options['arch']} cannot be built ({_one_line(error)})") from None
-        dense = model.state_dict()
-        if options["not_use_bn"]:
-            add_biases(model, state)
-        fit_to(model, state)
+    model = network if network is not None else _dense(options, data, source)
+    dense = model.state_dict()
+    if options["not_use_bn"]:
+        add_biases(model, state)
+    fit_to(model, state)
     own = model.state_dict()
     check_fit(own, state, source)
     if any(own[key].shape != value.shape for key, value in dense.items()):
@@ -239,8 +240,21 @@ def rebuild(saved: dict, source: object = "the checkpoint") -> nn.Module:
     return model
 
 
-def load_pruned(path: str | os.PathLike | IO[bytes]) -> nn.Module:
+def _dense(options: dict, data: dict, source: object) -> nn.Module:
+    """Build the dense network, without weights where it is known that a file has all its tensors."""
+    build = build_on_meta if options["arch"] in ARCHS else build_model
+    try:
+        return build(options["arch"], data["classes"], data["channels"], data["size"], not options["not_use_bn"])
+    except (ValueError, RuntimeError, OverflowError, TypeError) as error:
+        raise ValueError(f"{source}: {options['arch']} cannot be built ({_one_line(error)})") from None
+
+
+def load_pruned(path: str | os.PathLike | IO[bytes], network: nn.Module | None = None) -> nn.Module:
     """Load the network of `path` (``pruned_model.pth`` or a checkpoint) in eval mode, from any working directory.
+
+    Args:
+        network: the dense network that was pruned, built by the caller; it is shrunk in place and returned. Needed for
+            a network of the user's own, whose code no file may run.
 
     Masked weights (kind ``weight``) are zeros in the network; the masks are in the file under ``masks``.
 
@@ -258,4 +272,7 @@ def load_pruned(path: str | os.PathLike | IO[bytes]) -> nn.Module:
     except Exception as error:  # torch.load fails in many ways on what is no checkpoint
         what = f"{source} cannot be read: it is cut short, damaged or no checkpoint of this program"
         raise ValueError(f"{what} ({type(error).__name__}); {_OTHERS}") from None
-    return rebuild(check_network(saved, source), source).eval()
+    arch = check_network(saved, source)["options"]["arch"]
+    if network is None and runs_file(arch):
+        raise ValueError(f"{source} holds a network of {arch}: build it and call load_pruned(file, network)")
+    return rebuild(saved, source, network).eval()

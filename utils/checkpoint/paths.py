@@ -13,4 +13,5 @@ def folder_of_runs(options: Options) -> Path:
 
 
 def project_of(options: Options) -> str:
-    return options.project_name or "__".join((options.method, options.arch, options.dataset))
+    arch = options.arch.replace("/", "-").replace("\\", "-").replace(":", "-")  # of timm/NAME and FILE.py:FUNCTION
+    return options.project_name or "__".join((options.method, arch, options.dataset))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data import DataSource
+from model import runs_file
 from utils.checkpoint import files
 from utils.checkpoint.evaluated_file import with_settings_of_file
 from utils.checkpoint.paths import LATEST, PARAMS, PREVIOUS, REPORT, folder_of_runs, project_of
@@ -113,7 +114,10 @@ def resolve(argv: Sequence[str]) -> Command:
     wanted = given.get("resume_path")
     if wanted is not None and given.get("evaluate", "").lower() == "true":
         raise ValueError("--evaluate and --resume_path are two things to do; --evaluate takes --base_model_path FILE")
+    own_arch = given.get("arch")
     given = with_settings_of_file(given)
+    if own_arch is None and runs_file(given.get("arch", "")):
+        raise ValueError(_code_is_named(given["arch"]))
     if wanted is None:
         options = build(given)
         return Command(options, notices_on(options, typed))
@@ -121,6 +125,8 @@ def resolve(argv: Sequence[str]) -> Command:
     with error_prefix("resume_path"):
         auto = path_of(wanted) == "auto"
         options, resume = _auto(given, notices) if auto else _named(given, wanted)
+    if runs_file(options.arch) and own_arch is None:
+        raise ValueError(_code_is_named(options.arch))
     notices += notices_on(options, typed) + (resume.notices if resume else [])
 
     def refuse_duplicate() -> None:
@@ -129,6 +135,10 @@ def resolve(argv: Sequence[str]) -> Command:
             raise ValueError(f"--resume_path auto: another process has just begun this run, in {found.path}")
 
     return Command(replace(options, resume_path=None), notices, resume, refuse_duplicate if auto else None)
+
+
+def _code_is_named(arch: str) -> str:
+    return f"--arch {arch} is required: it runs code from a file, which no stored setting may do"
 
 
 def _auto(given: dict[str, str], notices: list[str]) -> tuple[Options, ResumePoint | None]:

@@ -88,7 +88,8 @@ class Options:
     arch: str = flag(
         "resnet18",
         arch,
-        f"{', '.join(CIFAR_MODELS)} for images up to 64 px; any torchvision classification network for larger ones",
+        f"{', '.join(CIFAR_MODELS)} for images up to 64 px; any torchvision classification network for larger "
+        "ones; timm/NAME; FILE.py:FUNCTION, which runs that file",
         "-a",
         section="Network and data",
     )

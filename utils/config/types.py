@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation
 
-from model import CIFAR_MODELS, TORCHVISION_MODELS
+from model import CIFAR_MODELS, TORCHVISION_MODELS, check_foreign, is_timm, runs_file
 from model.pretrained import DEFAULT
 from pruner.ratios import RANKS
 
@@ -109,10 +109,15 @@ def ranking(text: str) -> str:
     return RANKS[0] if re.fullmatch(r"-?[0-9]+", text) else one_of(*RANKS)(text)
 
 
+_ARCHS = (*CIFAR_MODELS, *TORCHVISION_MODELS)
+
+
 def arch(text: str) -> str:
-    if text not in CIFAR_MODELS and text not in TORCHVISION_MODELS:
-        near = nearest(text, [*CIFAR_MODELS, *TORCHVISION_MODELS])
-        raise ValueError(f"unknown network '{text}'; choose from {', '.join(CIFAR_MODELS)}, or torchvision's{near}")
+    if is_timm(text) or runs_file(text):
+        check_foreign(text)
+    elif text not in CIFAR_MODELS and text not in TORCHVISION_MODELS:
+        choices = f"{', '.join(CIFAR_MODELS)}, torchvision's, timm/NAME or FILE.py:FUNCTION"
+        raise ValueError(f"unknown network '{text}'; choose from {choices}{nearest(text, _ARCHS)}")
     return text
 
 

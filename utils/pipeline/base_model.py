@@ -16,8 +16,11 @@ from model import (
     check_forward,
     fit_to,
     is_small,
+    is_timm,
+    pretrained_foreign,
     pretrained_state,
     rebuild,
+    runs_file,
     weights_of,
 )
 from utils.checkpoint import files
@@ -60,14 +63,23 @@ def load_base_model(options: Options, spec: DataSpec) -> BaseModel:
     if not options.pretrained:
         return BaseModel(model, None)
     with error_prefix("pretrained"):
-        weights = weights_of(options.arch, options.pretrained, spec.size)
-        state, own = pretrained_state(weights), model.state_dict()
-    if spec.classes != len(weights.meta["categories"]):
+        state, classes, source = _trained_weights(options, spec)
+    own = model.state_dict()
+    if spec.classes != classes:
         heads = [key for key in state if key in own and state[key].shape != own[key].shape]
         log.warning("notice: %s classes here: %s start untrained", spec.classes, ", ".join(heads))
         state |= {key: own[key] for key in heads}
-    files.fill(model, state, str(weights))
-    return BaseModel(model, f"torchvision's {weights}")
+    files.fill(model, state, source)
+    return BaseModel(model, source)
+
+
+def _trained_weights(options: Options, spec: DataSpec) -> tuple[dict[str, Tensor], int, str]:
+    """Weights of ``--pretrained``, their number of classes, and where they are from."""
+    if is_timm(options.arch):
+        state, classes = pretrained_foreign(options.arch, spec.channels)
+        return state, classes, f"timm's {options.arch.removeprefix('timm/')}"
+    weights = weights_of(options.arch, options.pretrained or "", spec.size)
+    return pretrained_state(weights), len(weights.meta["categories"]), f"torchvision's {weights}"
 
 
 def _from_file(options: Options, spec: DataSpec, pattern: str) -> BaseModel:
@@ -139,6 +151,8 @@ def _refuse_other_images(checkpoint: Checkpoint, spec: DataSpec, source: str | P
 
 def family_notice(options: Options, spec: DataSpec) -> list[str]:
     """A notice where the only network of this name is made for images of another size."""
+    if is_timm(options.arch) or runs_file(options.arch):
+        return []
     small = is_small(options.arch, spec.size)
     if small and options.arch not in TORCHVISION_MODELS and spec.size > 64:
         return [f"{options.arch} is a network for small images; {spec.name} has {spec.size} px"]

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from data import DataSpec
-from model import build_on_meta, weights_of
+from model import build_on_meta, is_timm, weights_of
 from model.cost import Cost, cost_of, example
 from pruner import PRUNERS, Plan, Schedule, groups, inherit_plan, keep_all, make_plan, skipped_addresses
 from pruner.cut import shrunk_copy
@@ -55,7 +55,8 @@ def plan_run(options: Options, spec: DataSpec, kept_so_far: dict[str, Tensor] | 
         if options.base_model_path:
             raise ValueError("--pretrained and --base_model_path are two bases; give one")
         with error_prefix("pretrained"):
-            weights_of(options.arch, options.pretrained, spec.size)
+            if not is_timm(options.arch):
+                weights_of(options.arch, options.pretrained, spec.size)
     network = f"arch {options.arch}" + " --not_use_bn" * options.not_use_bn
     with error_prefix(network):
         model = build_on_meta(options.arch, spec.classes, spec.channels, spec.size, not options.not_use_bn)

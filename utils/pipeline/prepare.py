@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from data import Data, DataSource, DataSpec
-from model import cost_of, example
+from model import cost_of, example, preprocessing_of
 from pruner import prove
 from utils.checkpoint.resume import Command
 from utils.checkpoint.state import Checkpoint
@@ -69,7 +69,9 @@ def prepare(command: Command, stop: StopSignal) -> Job | None:
     join(device, options.dist_backend)
     options = resolved(replace(options, seed=broadcast_from_main(options.seed)), device)
     with error_prefix("data_path"):
-        source = DataSource(options.dataset, options.data_path)
+        wanted = preprocessing_of(options.arch)
+        mean_std = (wanted.mean, wanted.std) if wanted else None
+        source = DataSource(options.dataset, options.data_path, wanted.size if wanted else None, mean_std)
     notices += device_notices(device, options.gpu) + family_notice(options, source.spec)
     if options.evaluate:
         print_evaluation(options, source, device)
