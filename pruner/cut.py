@@ -89,12 +89,15 @@ def _cut_tensor(tensor: Tensor, dim: int, index: Tensor, optimizer: torch.optim.
     for key, value in state.items():
         if isinstance(value, Tensor) and value.shape == before:
             state[key] = entries(value)
+    if not isinstance(tensor, nn.Parameter):
+        tensor.data = entries(tensor)
+        return
+    smaller = nn.Parameter(entries(tensor), tensor.requires_grad)
     if tensor.grad is not None:
-        grad, tensor.grad = tensor.grad, None
-        tensor.data = entries(tensor.data)
-        tensor.grad = entries(grad)
-    else:
-        tensor.data = entries(tensor.data)
+        smaller.grad = entries(tensor.grad)
+    # Not tensor.data = …: a graph that is still alive, such as the last loss's, would expect gradients of the old shape.
+    # torch.utils.swap_tensors refuses while it is; the graph keeps the old tensor, which is what it needs.
+    torch._C._swap_tensor_impl(tensor, smaller)
 
 
 def _set_sizes(model: nn.Module, structure: Structure) -> None:

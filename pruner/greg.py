@@ -29,8 +29,8 @@ class GReg1(GReg):
 
     ignores = ("reinit", "reg_upper_limit_pick", "reg_granularity_pick", "reg_granularity_recover", "fix_reg_interval")
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    def _begin(self, *args, **kwargs) -> None:
+        super()._begin(*args, **kwargs)
         for layer in self.layers:
             layer.kept = self._l1_picks[layer.name]
 
@@ -52,8 +52,8 @@ class GReg2(GReg):
     picks_later = True
     ignores = ("reinit", "pick_pruned", "inherit_pruned", "fix_reg_interval")  # numbers are all that it can inherit
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    def _begin(self, *args, **kwargs) -> None:
+        super()._begin(*args, **kwargs)
         self._starting_scores = {layer.name: groups.sample(layer.scores()).clone() for layer in self.layers}
 
     @classmethod

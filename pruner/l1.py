@@ -1,28 +1,49 @@
 """One-shot L1-norm pruning (Li et al. 2017)."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from . import groups
-from .base import Pruner, PruningContext
+from .base import PruningContext
+from .loop import InLoop, Settings
 from .options import PrunerOptions
 from .plan import Plan, PlannedLayer
 
 Comparison = dict[str, dict[str, float]]
 
 
-class L1(Pruner):
-    """Cut the groups of smallest (or largest, or random) mean magnitude, without a prune phase."""
+class L1(InLoop):
+    """Cut the groups of smallest (or largest, or random) mean magnitude, without a prune phase.
+
+    In a program of one's own: ``L1(network, example, speedup=2.0).cut()``; the arguments are those of ``GReg1``.
+    """
 
     prunes = True
     ignores = ()
 
-    def __init__(self, picks: dict[str, Tensor], comparison: Comparison):
-        self._kept, self._comparison = picks, comparison
+    def __init__(
+        self,
+        network: nn.Module,
+        example: Any,
+        *,
+        speedup: float | None = None,
+        ratios: str | Mapping[str, float] | None = None,
+        rank: str = "uniform",
+        round_to: int = 1,
+        **settings: Any,
+    ):
+        self._prepare(network, example, speedup, ratios, rank, round_to)
+        context = PruningContext(network, self.plan, None, None, lambda *_: 0.0, self.structure)
+        self._kept, self._comparison = picks(Settings.of(None, False, settings), context)
 
     @classmethod
     def build(cls, options: PrunerOptions, context: PruningContext) -> "L1":
-        return cls(*picks(options, context))
+        pruner = cls.__new__(cls)
+        pruner._kept, pruner._comparison = picks(options, context)
+        return pruner
 
     def kept(self) -> dict[str, Tensor]:
         return self._kept

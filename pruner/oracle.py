@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from .base import Pruner, PruningContext
 from .cut import cut
@@ -56,6 +55,8 @@ class Oracle(Pruner):
         log.warning("Oracle: %s combinations to try", f"{n_combinations:,}")
         best = math.inf
         self._kept: dict[str, Tensor] = {}
+        from tqdm import tqdm  # here: the library does without
+
         for kept in tqdm(candidates(plan), total=n_combinations, unit="net", disable=None, leave=False):
             candidate = copy.deepcopy(model)
             loss = candidate_loss(candidate, cut(candidate, kept, plan.kind, structure))

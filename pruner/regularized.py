@@ -8,13 +8,16 @@ Source: paper, section 3.3.
 
 import hashlib
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from . import groups, l1
-from .base import Pruner, PruningContext
+from .base import PruningContext
+from .loop import InLoop, Settings
 from .options import PrunerOptions
 from .plan import Plan
 from .schedule import Schedule
@@ -140,14 +143,25 @@ class GroupPenalty:
                 torch._foreach_addcmul_([_grad(parameter) for parameter in parameters], parameters, factors)
 
 
-class GReg(Pruner):
+class GReg(InLoop):
     """Base class: updates of λ every K_u steps, the gradient λw, and K_s steps with λ frozen.
 
+    In a training loop of one's own (``InLoop``):
+
+        pruner = GReg1(network, example, speedup=2.0, steps=3000).attach(optimizer)
+
     Args:
-        l1_picks: what L1 keeps of the starting weights (or another run kept): layer name -> bool (groups,).
-        comparison: how that compares with L1's own choice, where it is inherited.
-        structure: penalize every parameter that the cut removes, not only the filters; of `model`, for filters.
-        block_loss_grad: the penalty replaces the loss's gradient instead of adding to it.
+        network: to prune, with its trained weights.
+        example: the argument of the network, e.g. one image (1, channels, height, width).
+        speedup: FLOPs before / after the cut; or
+        ratios: pruning ratios by module name, ``"layer3.*.conv1:0.5"``.
+        steps: optimizer steps until the cut, into which the schedule fits; None: the schedule of the settings.
+        rank: ``uniform`` or ``global``, with `speedup`.
+        round_to: keep a multiple of this many filters.
+        settings: fields of ``Settings``.
+
+    Raises:
+        ValueError: the network cannot be traced, pruned so far, or the cut cannot be proved right.
 
     Attributes:
         milestones: what has happened -> the step at which it did.
@@ -155,10 +169,26 @@ class GReg(Pruner):
 
     prunes = True
     has_prune_phase = True
-    gap_kinds: tuple[str, ...] = (
-        "filter",
-        "channel",
-    )  # the original follows no gap of single weights; nor do they end by it
+    gap_kinds: tuple[str, ...] = ("filter", "channel")  # the original follows no gap of single weights
+
+    def __init__(
+        self,
+        network: nn.Module,
+        example: Any,
+        *,
+        speedup: float | None = None,
+        ratios: str | Mapping[str, float] | None = None,
+        steps: int | None = None,
+        rank: str = "uniform",
+        round_to: int = 1,
+        **settings: Any,
+    ):
+        options = Settings.of(steps, self.picks_later, settings)
+        self._prepare(network, example, speedup, ratios, rank, round_to)
+        picks, comparison = self._l1(options, PruningContext(network, self.plan, None, None, _no_loss, self.structure))
+        structure = self.structure if penalizes_groups(options, self.plan) else None
+        schedule = self.make_schedule(options, self.plan)
+        self._begin(network, self.plan, schedule, picks, options.block_loss_grad, comparison, structure)
 
     @classmethod
     def make_schedule(cls, options: PrunerOptions, plan: Plan) -> Schedule:
@@ -180,13 +210,17 @@ class GReg(Pruner):
         assert context.schedule is not None  # ``make_schedule`` of these methods gives one
         picks, comparison = cls._l1(options, context)
         structure = context.structure if penalizes_groups(options, context.plan) else None
-        return cls(context.model, context.plan, context.schedule, picks, options.block_loss_grad, comparison, structure)
+        pruner = cls.__new__(cls)
+        pruner._begin(
+            context.model, context.plan, context.schedule, picks, options.block_loss_grad, comparison, structure
+        )
+        return pruner
 
     @classmethod
     def _l1(cls, options: PrunerOptions, context: PruningContext) -> tuple[dict[str, Tensor], l1.Comparison]:
         return l1.picks(options, context)
 
-    def __init__(
+    def _begin(
         self,
         model: nn.Module,
         plan: Plan,
@@ -195,7 +229,15 @@ class GReg(Pruner):
         block_loss_grad: bool = False,
         comparison: l1.Comparison | None = None,
         structure: Structure | None = None,
-    ):
+    ) -> None:
+        """Set the state of step 0.
+
+        Args:
+            l1_picks: groups that L1 keeps of the initial weights (or another run kept): layer name -> bool (groups,).
+            comparison: how that compares with L1's own choice, where it is inherited.
+            structure: penalize every parameter that the cut removes, not only the filters; of `model`, for filters.
+            block_loss_grad: the penalty replaces the loss's gradient instead of adding to it.
+        """
         self.schedule, self.kind = schedule, plan.kind
         self.layers = [
             RegularizedLayer(
@@ -358,6 +400,7 @@ class GReg(Pruner):
         }
 
     def load_state_dict(self, state: dict) -> None:
+        self._made = state["step"] + 1
         self._step, self._finished_at, self.decisions = state["step"], state["finished_at"], state["decisions"]
         self._comparison, self.milestones = dict(state["comparison"]), dict(state["milestones"])
         self._l1_picks = {name: mask.to(self._l1_picks[name].device) for name, mask in state["l1_picks"].items()}
@@ -370,6 +413,10 @@ class GReg(Pruner):
         self._pending = pending and _PendingGaps(
             pending["step"], [by_name[name] for name in pending["layers"]], pending["gaps"]
         )
+
+
+def _no_loss(*_: Any) -> float:
+    raise NotImplementedError("only the Oracle asks for a candidate's loss")
 
 
 def _grad(weight: Tensor) -> Tensor:

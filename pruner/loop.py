@@ -1,0 +1,202 @@
+"""Pruners in anybody's training loop: settings by keyword, hooks on the optimizer, the cut.
+
+pruner = GReg1(network, example, speedup=2.0, steps=3000).attach(optimizer)
+for images, labels in loader:  # the user's loop, unchanged
+    ...
+    optimizer.step()
+    if pruner.finished:
+        break
+pruner.cut()
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from decimal import Decimal
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from . import groups
+from .base import Pruner
+from .cut import Kept, cut
+from .layers import traced_layers
+from .plan import Plan
+from .proof import masked_outputs, prove
+from .ratios import RANKS, GlobRatios, plan_by_name, plan_by_speedup
+from .short_schedule import short_schedule
+from .structure import Structure
+
+ROUNDING = 1e-4  # of the largest output, between the cut network and the masked one in the network's own precision
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the pruners, by the names of the original program's flags; see ``PrunerOptions``."""
+
+    seed: int = 0
+    pick_pruned: str = "min"
+    penalize: str | None = "group"
+    stage_pr: str = ""
+    block_loss_grad: bool = False
+    update_reg_interval: int = 5
+    stabilize_reg_interval: int = 40_000
+    reg_upper_limit: Decimal = Decimal("1.0")
+    reg_upper_limit_pick: Decimal = Decimal("0.01")
+    reg_granularity_prune: Decimal = Decimal("1e-4")
+    reg_granularity_pick: Decimal = Decimal("1e-5")
+    reg_granularity_recover: Decimal = Decimal("-1e-4")
+    mag_ratio_limit: float = 1000.0
+    fix_reg_interval: int | None = None
+    prune_steps: int | None = None
+    lr_prune: float = 0.001
+
+    @classmethod
+    def of(cls, steps: int | None, picks_later: bool, given: Mapping[str, Any]) -> "Settings":
+        """Make settings of keywords; with `steps` the schedule fits into so many optimizer steps.
+
+        Raises:
+            TypeError: no such setting.
+            ValueError: too few steps.
+        """
+        known = {f.name: f for f in fields(cls)}
+        for name in given:
+            if name not in known:
+                raise TypeError(f"no setting '{name}'; there are {', '.join(known)}")
+        exact: dict[str, Any] = {
+            name: Decimal(str(value)) if isinstance(known[name].default, Decimal) else value
+            for name, value in given.items()
+        }
+        settings = cls(**exact | {"prune_steps": steps})
+        if steps is None:
+            return settings
+        chosen = short_schedule(settings, {*given, "lr_prune"}, picks_later)
+        return replace(settings, **{name: value for name, value in chosen.items() if name in known})
+
+
+def make_plan_for(
+    network: nn.Module,
+    structure: Structure,
+    speedup: float | None,
+    ratios: str | Mapping[str, float] | None,
+    rank: str = "uniform",
+    round_to: int = 1,
+) -> Plan:
+    """Make the plan of filters for a speedup, ratios by module name, or both.
+
+    Args:
+        ratios: ``"layer3.*.conv1:0.5, *.fc:0.3"`` or a mapping; with `speedup`, of the layers that it does not choose.
+
+    Raises:
+        ValueError: neither is given, or they do not fit the network.
+    """
+    if speedup is None and not ratios:
+        raise ValueError("give speedup=2.0, or ratios='*:0.5'")
+    if rank not in RANKS:
+        raise ValueError(f"rank '{rank}' is not one of {', '.join(RANKS)}")
+    text = ratios if isinstance(ratios, str) else ",".join(f"{name}:{r}" for name, r in (ratios or {}).items())
+    layers = traced_layers(structure)
+    if speedup is None:
+        return plan_by_name(layers, GlobRatios(text), "filter", round_to=round_to)
+    scores = None
+    if rank == "global":
+        weights = {layer.name: network.get_parameter(f"{layer.name}.weight") for layer in layers if layer.prunable}
+        scores = {
+            layer.name: groups.scores(weights[layer.name], "filter", layer.width) for layer in layers if layer.prunable
+        }
+    total = structure.flops({})
+    return plan_by_speedup(structure, layers, speedup, total, GlobRatios(text), scores, round_to)
+
+
+class InLoop(Pruner):
+    """A pruner that can be attached to the optimizer of any training loop."""
+
+    network: nn.Module
+    example: Any
+    plan: Plan
+    structure: Structure
+    _made = 0  # optimizer steps so far
+    _optimizer: torch.optim.Optimizer | None = None
+    _handles: tuple[Any, ...] = ()
+
+    def _prepare(
+        self, network: nn.Module, example: Any, speedup: float | None, ratios: Any, rank: str, round_to: int
+    ) -> None:
+        if any(type(module).__name__ == "FullyShardedDataParallel" for module in network.modules()):
+            raise ValueError("networks under FSDP cannot be pruned: their parameters are sharded")
+        self.network, self.example = network, example
+        self.structure = Structure(network, example)
+        self.plan = make_plan_for(network, self.structure, speedup, ratios, rank, round_to)
+        prove(network, self.plan, self.structure, example)
+
+    def attach(self, optimizer: torch.optim.Optimizer):
+        """Add λ·w to the gradients in each ``optimizer.step()``, after clipping and unscaling. Returns the pruner.
+
+        Raises:
+            ValueError: the optimizer does not hold the network's own parameters.
+        """
+        held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        for name in self.plan.pruned:
+            if id(self.network.get_parameter(f"{name}.weight")) not in held:
+                raise ValueError(f"the optimizer does not hold {name}.weight: make it of the network's parameters")
+        self._optimizer = optimizer
+        self._handles = (
+            optimizer.register_step_pre_hook(self._before_update),
+            optimizer.register_step_post_hook(lambda *_: self.after_step()),
+        )
+        return self
+
+    def _before_update(self, optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict):
+        if getattr(optimizer, "grad_scale", None) is not None:
+            raise RuntimeError("a fused optimizer that unscales within step() hides the gradients: give fused=False")
+        # Called as optimizer.step(self, closure): the gradients are made in the closure (Lightning).
+        closure: Callable | None = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if closure is None:
+            self._penalize()
+            return None
+
+        def penalized():
+            loss = closure()
+            self._penalize()
+            return loss
+
+        if "closure" in kwargs:
+            return args, kwargs | {"closure": penalized}
+        return (args[0], penalized, *args[2:]), kwargs
+
+    def _penalize(self) -> None:
+        self.before_step(self._made)
+        self._made += 1
+        self.after_backward()
+
+    @torch.no_grad()
+    def cut(self) -> nn.Module:
+        """Remove the pruned filters from the network, in place, and their part of the optimizer's state.
+
+        Networks wrapped by DDP or ``torch.compile`` are to be wrapped again.
+
+        Raises:
+            RuntimeError: the selection is not made yet.
+            ArithmeticError: the cut network does not compute what the masked one does.
+        """
+        kept: Kept = self.kept()
+        if kept.keys() != self.plan.pruned.keys():
+            raise RuntimeError("not all layers have made their selection: train until the pruner has finished")
+        modes = {module: module.training for module in self.network.modules()}
+        self.network.eval()
+        expected = _outputs(masked_outputs(self.network, kept, "filter", self.structure, self.example))
+        cut(self.network, kept, "filter", self.structure, self._optimizer)
+        outputs = _outputs(self.network(self.example))
+        for module, mode in modes.items():
+            module.training = mode
+        for handle in self._handles:
+            handle.remove()
+        apart = ((outputs - expected).abs().max() / expected.abs().max().clamp_min(1e-30)).item()
+        if not apart <= ROUNDING:
+            raise ArithmeticError(f"the cut is wrong: outputs differ from the masked network's by {apart:.1e}")
+        return self.network
+
+
+def _outputs(out: Any) -> Tensor:
+    return torch.cat([leaf.flatten().float() for leaf in tree_leaves(out) if isinstance(leaf, Tensor)])
