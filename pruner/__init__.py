@@ -1,4 +1,8 @@
-"""The public API of the pruners: ``PRUNERS`` by name."""
+"""Growing regularization: prune networks in any training loop. Installed as ``growing_regularization``.
+
+``GReg1``, ``GReg2``, ``FixReg`` and ``L1`` take a network, an example and a speedup or ratios; ``attach`` and ``cut``
+do the rest. ``PRUNERS`` are the methods of the command line, by name.
+"""
 
 from .base import Pruner, PruningContext
 from .cut import cut, shrunk_copy
@@ -6,14 +10,21 @@ from .fixreg import FixReg
 from .greg import GReg1, GReg2
 from .hooks import Hooks, NoHooks, WeightMasks
 from .l1 import L1
+from .loop import Settings
 from .oracle import Oracle
 from .plan import LayerAddresses, Plan, StageRatios, inherit_plan, keep_all, make_plan, skipped_addresses
 from .proof import ProofError, masked_outputs, prove
 from .schedule import Schedule
 from .short_schedule import short_schedule
+from .structure import Structure, TracedLayer
 
+__version__ = "0.6.0"
 __all__ = [
+    "L1",
     "PRUNERS",
+    "FixReg",
+    "GReg1",
+    "GReg2",
     "Hooks",
     "LayerAddresses",
     "NoHooks",
@@ -22,7 +33,10 @@ __all__ = [
     "Pruner",
     "PruningContext",
     "Schedule",
+    "Settings",
     "StageRatios",
+    "Structure",
+    "TracedLayer",
     "WeightMasks",
     "cut",
     "inherit_plan",

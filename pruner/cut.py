@@ -95,7 +95,7 @@ def _cut_tensor(tensor: Tensor, dim: int, index: Tensor, optimizer: torch.optim.
     smaller = nn.Parameter(entries(tensor), tensor.requires_grad)
     if tensor.grad is not None:
         smaller.grad = entries(tensor.grad)
-    # Not tensor.data = …: a graph that is still alive, such as the last loss's, would expect gradients of the old shape.
+    # Not tensor.data = …: a graph that is still alive, such as the last loss's, would expect gradients of its shape.
     # torch.utils.swap_tensors refuses while it is; the graph keeps the old tensor, which is what it needs.
     torch._C._swap_tensor_impl(tensor, smaller)
 

@@ -9,6 +9,7 @@ for images, labels in loader:  # the user's loop, unchanged
 pruner.cut()
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
@@ -28,6 +29,8 @@ from .ratios import RANKS, GlobRatios, plan_by_name, plan_by_speedup
 from .short_schedule import short_schedule
 from .structure import Structure
 
+log = logging.getLogger(__name__)
+ADAPTIVE = ("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Lion", "Adafactor")
 ROUNDING = 1e-4  # of the largest output, between the cut network and the masked one in the network's own precision
 
 
@@ -140,6 +143,12 @@ class InLoop(Pruner):
         for name in self.plan.pruned:
             if id(self.network.get_parameter(f"{name}.weight")) not in held:
                 raise ValueError(f"the optimizer does not hold {name}.weight: make it of the network's parameters")
+        if any(kind.__name__ in ADAPTIVE for kind in type(optimizer).__mro__):
+            log.warning(
+                "%s normalizes gradients, the penalty's too: pruned weights fall by at most the learning rate a step; "
+                "see that they have decayed before the cut, or train the prune phase by SGD",
+                type(optimizer).__name__,
+            )
         self._optimizer = optimizer
         self._handles = (
             optimizer.register_step_pre_hook(self._before_update),

@@ -1,0 +1,245 @@
+"""The library: pruners attached to the optimizer of a user's own loop."""
+
+import copy
+import io
+import logging
+import shutil
+import subprocess
+import sys
+from itertools import count
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import ROOT
+from torch import nn
+
+from pruner import L1, FixReg, GReg1, GReg2
+from pruner.loop import InLoop
+
+EXAMPLE = torch.zeros(1, 3, 8, 8)
+
+
+class Inverted(nn.Module):
+    """A stem, an inverted residual with a depthwise conv, an MLP with LayerNorm and GELU, a classifier."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.up, self.n1 = nn.Conv2d(8, 16, 1, bias=False), nn.BatchNorm2d(16)
+        self.dw, self.n2 = nn.Conv2d(16, 16, 3, padding=1, groups=16, bias=False), nn.BatchNorm2d(16)
+        self.down, self.n3 = nn.Conv2d(16, 8, 1, bias=False), nn.BatchNorm2d(8)
+        self.norm, self.fc1, self.fc2, self.fc = nn.LayerNorm(8), nn.Linear(8, 16), nn.Linear(16, 8), nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.stem(x)
+        y = F.relu(self.n2(self.dw(F.relu(self.n1(self.up(x))))))
+        x = (x + self.n3(self.down(y))).mean((2, 3))
+        return self.fc(x + self.fc2(F.gelu(self.fc1(self.norm(x)))))
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return Inverted()
+
+
+def batches(n=32):
+    generator = torch.Generator().manual_seed(0)
+    images, labels = torch.randn(n, 3, 8, 8, generator=generator), torch.arange(n) % 4
+    images += labels[:, None, None, None] * 0.5
+    for step in count():
+        part = torch.arange(step * 16, step * 16 + 16) % n
+        yield images[part], labels[part]
+
+
+def sgd(network):
+    return torch.optim.SGD(network.parameters(), 0.05, momentum=0.9)
+
+
+def train(
+    network, pruner, optimizer, steps=None, each_step=lambda loss, optimizer: (loss.backward(), optimizer.step())
+):
+    """The loop of the documentation. Returns the last loss, whose graph is still alive, and the steps made."""
+    for step, (images, labels) in enumerate(batches(), 1):
+        loss = F.cross_entropy(network(images), labels)
+        optimizer.zero_grad()
+        each_step(loss, optimizer)
+        if pruner.finished or step == steps:
+            return loss, step
+
+
+def change_at_cut(network, pruner):
+    images, _ = next(batches())
+    before = network.eval()(images)
+    pruner.cut()
+    after = network(images)
+    network.train()
+    return ((after - before).abs().max() / before.abs().max()).item()
+
+
+@pytest.mark.parametrize("method", [GReg1, GReg2, FixReg], ids=lambda method: method.__name__)
+def test_the_example_of_the_documentation_runs_and_training_continues(network, method):
+    optimizer = sgd(network)
+    parameters = [id(p) for p in network.parameters()]
+    pruner = method(network, EXAMPLE, speedup=1.5, steps=120).attach(optimizer)
+    loss, steps = train(network, pruner, optimizer)
+    assert loss.grad_fn is not None
+    assert 60 < steps <= 120
+    assert change_at_cut(network, pruner) < 1e-5
+    assert network.dw.groups == network.up.out_channels < 16
+    assert network.fc1.out_features < 16
+    assert [id(p) for p in network.parameters()] == parameters
+    before = copy.deepcopy(network.state_dict())
+    train(network, pruner, optimizer, steps=2)
+    assert all(not value.equal(before[key]) for key, value in network.state_dict().items() if key.endswith("weight"))
+
+
+@pytest.mark.parametrize("penalize", ["filter", "group"])
+def test_only_a_penalty_on_the_whole_group_makes_the_cut_free(network, penalize):
+    """The filter before a batch norm is scale-free, and GELU(bias) is not zero."""
+    optimizer = sgd(network)
+    pruner = GReg1(network, EXAMPLE, ratios="up:0.5, fc1:0.5", steps=150, penalize=penalize).attach(optimizer)
+    train(network, pruner, optimizer)
+    change = change_at_cut(network, pruner)
+    assert change < 1e-5 if penalize == "group" else change > 1e-2
+
+
+def plain(loss, optimizer):
+    loss.backward()
+    optimizer.step()
+
+
+def accumulating(loss, optimizer):
+    (loss / 2).backward(retain_graph=True)
+    (loss / 2).backward()
+    optimizer.step()
+
+
+def by_closure(loss, optimizer):
+    def closure():
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+
+
+def clipping(loss, optimizer):
+    loss.backward()
+    nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], 1e9)
+    optimizer.step()
+
+
+@pytest.mark.parametrize("each_step", [accumulating, by_closure, clipping], ids=lambda step: step.__name__)
+def test_other_loops_come_to_the_same_weights(each_step):
+    results = []
+    for how in (plain, each_step):
+        torch.manual_seed(0)
+        network = Inverted()
+        optimizer = sgd(network)
+        pruner = GReg1(network, EXAMPLE, speedup=1.5, steps=40).attach(optimizer)
+        train(network, pruner, optimizer, 20, how)
+        results.append(network.state_dict())
+    for name, value in results[0].items():
+        torch.testing.assert_close(results[1][name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_bf16_and_adamw_run_and_adamw_is_warned_of(network, caplog):
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
+    with caplog.at_level(logging.WARNING):
+        pruner = GReg1(network, EXAMPLE, speedup=1.5, steps=20).attach(optimizer)
+    assert "AdamW" in caplog.text
+    for images, labels in batches():
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = F.cross_entropy(network(images), labels)
+        optimizer.zero_grad()
+        plain(loss, optimizer)
+        if pruner.finished:
+            break
+    pruner.cut()
+    train(network, pruner, optimizer, steps=1)
+
+
+def test_a_resumed_loop_comes_to_the_same_weights(network):
+    optimizer = sgd(network)
+    pruner = GReg2(network, EXAMPLE, speedup=1.5, steps=60).attach(optimizer)
+    train(network, pruner, optimizer, 20)
+    file = io.BytesIO()
+    torch.save([network.state_dict(), optimizer.state_dict(), pruner.state_dict()], file)
+    train(network, pruner, optimizer, 20)
+
+    torch.manual_seed(1)
+    again = Inverted()
+    second = sgd(again)
+    resumed = GReg2(again, EXAMPLE, speedup=1.5, steps=60).attach(second)
+    file.seek(0)
+    for part, state in zip((again, second, resumed), torch.load(file, weights_only=True), strict=True):
+        part.load_state_dict(state)
+    train(again, resumed, second, 20)
+    for name, value in network.state_dict().items():
+        assert value.equal(again.state_dict()[name]), name
+
+
+def test_l1_cuts_at_once(network):
+    assert L1(network, EXAMPLE, ratios={"up": 0.5}).cut() is network
+    assert (network.up.out_channels, network.fc1.out_features) == (8, 16)
+
+
+REFUSED = {
+    "nothing to prune": (lambda network: GReg1(network, EXAMPLE), ValueError, "give speedup=2.0, or ratios="),
+    "a fixed layer": (lambda network: GReg1(network, EXAMPLE, ratios="fc:0.5"), ValueError, "reaches the"),
+    "a misspelt layer": (lambda network: L1(network, EXAMPLE, ratios="fc9:0.5"), ValueError, "no conv or linear layer"),
+    "too much": (lambda network: L1(network, EXAMPLE, speedup=50.0), ValueError, "cannot be reached: at most"),
+    "a setting that is none": (lambda network: L1(network, EXAMPLE, speedup=1.5, tau=3), TypeError, "no setting 'tau'"),
+    "another network's optimizer": (
+        lambda network: GReg1(network, EXAMPLE, speedup=1.5).attach(sgd(Inverted())), ValueError, "does not hold",
+    ),
+    "a cut before the selection": (lambda network: GReg2(network, EXAMPLE, speedup=1.5).cut(), RuntimeError, "select"),
+    "images that do not fit": (lambda network: L1(network, EXAMPLE[:, :2], speedup=1.5), ValueError, "cannot be run"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "kind", "says"), REFUSED.values(), ids=REFUSED)
+def test_what_is_wrong_is_said_before_training(network, call, kind, says):
+    with pytest.raises(kind, match=says):
+        call(network)
+
+
+def test_a_fused_optimizer_that_unscales_by_itself_is_refused(network):
+    optimizer = sgd(network)
+    GReg1(network, EXAMPLE, speedup=1.5, steps=20).attach(optimizer)
+    optimizer.grad_scale = torch.tensor(2.0)  # as GradScaler sets it for fused optimizers
+    images, labels = next(batches())
+    F.cross_entropy(network(images), labels).backward()
+    with pytest.raises(RuntimeError, match="fused"):
+        optimizer.step()
+
+
+def test_every_method_of_a_loop_is_public():
+    assert {cls.__name__ for cls in (L1, FixReg, GReg1, GReg2)} <= set(__import__("pruner").__all__)
+    assert all(issubclass(cls, InLoop) for cls in (L1, FixReg, GReg1, GReg2))
+
+
+def test_the_library_installs_and_stands_alone(tmp_path):
+    """Beside a project that has a model.py and a utils/ of its own."""
+    source = tmp_path / "source"  # building writes beside it
+    shutil.copytree(ROOT / "pruner", source / "pruner")
+    for name in ("pyproject.toml", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target"]
+    subprocess.run([*install, tmp_path / "site", source], check=True, capture_output=True)
+    (tmp_path / "utils").mkdir()
+    (tmp_path / "utils" / "__init__.py").write_text("raise ImportError('the wrong utils')")
+    (tmp_path / "data.py").write_text("raise ImportError('the wrong data')")
+    (tmp_path / "model.py").write_text(
+        "from torch import nn\n"
+        "net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))\n"
+    )
+    (tmp_path / "use.py").write_text(
+        "import torch\nfrom growing_regularization import L1, __version__\nfrom model import net\n"
+        "L1(net, torch.zeros(1, 3, 8, 8), ratios='0:0.5').cut()\nprint(net[0].out_channels, __version__)\n"
+    )
+    env = {"PYTHONPATH": str(tmp_path / "site"), "PATH": "/usr/bin:/bin"}
+    ran = subprocess.run([sys.executable, "use.py"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert ran.stdout.split() == ["4", "0.6.0"], ran.stderr
+    assert (tmp_path / "site" / "growing_regularization" / "py.typed").exists()
