@@ -15,7 +15,7 @@ class Checkpoint:
 
     Attributes:
         options: stored settings of the run, plain values.
-        data: the images it was made for: a ``DataSpec`` as plain values.
+        data: the images it was made for: a ``DataSpec`` as plain values, and ``class_names``.
         kept: of the cut, layer name -> bool (groups,); empty before it, and for single weights.
         masks: of the cut of single weights, layer name -> bool of the weight's shape.
         model: the network's state dict.

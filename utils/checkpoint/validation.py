@@ -155,6 +155,14 @@ def validated(found: dict[str, Any], source: object) -> dict[str, Any]:
     return found
 
 
+SINCE_0_6 = ("ratios", "speedup", "rank", "round_to", "penalize")  # settings that older checkpoints lack
+
+
+def _fits(n_groups: int, n_slices: int, kind: str) -> bool:
+    """Whether so many groups can make up a weight: filters may go in groups of several."""
+    return n_groups > 0 and n_slices % n_groups == 0 if kind == "filter" else n_groups == n_slices
+
+
 def _contradictions(found: dict[str, Any]) -> Iterator[str]:
     """Check that the parts fit the weights."""
     weights, kind = found["model"], found["options"].get("wg", "filter")
@@ -165,7 +173,7 @@ def _contradictions(found: dict[str, Any]) -> Iterator[str]:
             yield f"masks.{name}"
     for name, kept in found["kept"].items():
         weight = weights.get(f"{name}.weight")
-        if kind == "weight" or weight is None or int(kept.sum()) != groups.count(weight.shape, kind):
+        if kind == "weight" or weight is None or not _fits(int(kept.sum()), groups.count(weight.shape, kind), kind):
             yield f"kept.{name}"
 
 
@@ -173,8 +181,8 @@ def _contradictions_of_state(found: dict[str, Any]) -> Iterator[str]:
     weights, kind = found["model"], found["options"].get("wg", "filter")
     complete = "identity" in found  # older versions had fewer settings; those with a default other than none they had
     for name, default in stored_defaults().items():
-        lacking = name not in found["options"] if complete else False
-        if lacking or (default is not None and found["options"].get(name) is None):
+        lacking = name not in found["options"] if complete and name not in SINCE_0_6 else False
+        if lacking or (default is not None and name not in SINCE_0_6 and found["options"].get(name) is None):
             yield f"options.{name}"
     if found["phase"] == "prune" and found["options"].get("directly_ft_weights"):  # such a run has no prune phase
         yield "phase"
@@ -192,7 +200,9 @@ def _contradictions_of_state(found: dict[str, Any]) -> Iterator[str]:
             yield "pruner.layers"
     for name, layer in pruner.get("layers", {}).items():
         weight = weights.get(f"{name}.weight")
-        if weight is None or (layer["kept"] is not None and len(layer["kept"]) != groups.count(weight.shape, kind)):
+        if weight is None or (
+            layer["kept"] is not None and not _fits(len(layer["kept"]), groups.count(weight.shape, kind), kind)
+        ):
             yield f"pruner.layers.{name}"
     try:
         Record().load_state_dict(found["record"])

@@ -246,7 +246,8 @@ class RunDir(Run):
             files.save(self.weights("pruned_model"), self._network(model))
 
     def _network(self, model: nn.Module) -> Checkpoint:
-        return Checkpoint(to_plain(self.options), asdict(self._data.spec), self.kept, self.masks, model.state_dict())
+        data = asdict(self._data.spec) | {"class_names": list(self._data.class_names)}
+        return Checkpoint(to_plain(self.options), data, self.kept, self.masks, model.state_dict())
 
     def finish(self, report: dict[str, Any]) -> None:
         """Write the report: it marks the run as finished."""
