@@ -74,15 +74,17 @@ def write_image_files(folder: Path) -> None:
                 Image.fromarray(pixels.astype(np.uint8)).save(class_folder / f"{i}.JPEG")
 
 
-def command(images: Path, method: str, kind: str, stored: str = "arrays") -> list[str]:
+def command(images: Path, method: str, kind: str, stored: str = "arrays", arch: str = "resnet20") -> list[str]:
     """Return the command of a run of some seconds with every part.
 
     Args:
         stored: ``arrays`` or ``files``.
+        arch: another network than resnet20 is pruned by ``--ratios``.
     """
+    ratios = "--stage_pr [0,0.5,0.5,0.5,0]" if arch == "resnet20" else "--ratios *:0.5"
     data, interval = ("npz", 7) if stored == "arrays" else ("tiny_imagenet --workers 2", 100_000)
-    words = f"""--dataset {data} --data_path {images} --arch resnet20 --method {method} --wg {kind} --seed 1
-        --allow_untrained --stage_pr [0,0.5,0.5,0.5,0] --device cpu --epochs 3 --batch_size 64 --lr_ft 0:0.05,2:0.01
+    words = f"""--dataset {data} --data_path {images} --arch {arch} --method {method} --wg {kind} --seed 1
+        --allow_untrained {ratios} --device cpu --epochs 3 --batch_size 64 --lr_ft 0:0.05,2:0.01
         --save_interval {interval} --print_freq 1 --val_fraction 0.1"""
     if method != "L1":
         words += """ --batch_size_prune 16 --lr_prune 0.01 --update_reg_interval 2 --reg_granularity_prune 0.05
@@ -221,6 +223,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after this time (default: never)")
     parser.add_argument("--each", type=int, default=6, help="kills per run (default: 6)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random moments (default: 0)")
+    parser.add_argument("--arch", default="resnet20", help="network to prune (default: resnet20)")
     parser.add_argument("--keep", type=Path, help="work in this folder, and keep it")
     args = parser.parse_args()
     signal.signal(signal.SIGHUP, lambda *_: None)  # under nohup the runs would inherit SIG_IGN
@@ -235,7 +238,7 @@ def main() -> int:
         if survived + lost >= args.kills or time.monotonic() - began > 60 * args.minutes:
             break
         (method, kind), stored = COMBINATIONS[n // 2 % len(COMBINATIONS)], list(KILLS)[n % 2]
-        words = command(work / stored, method, kind, stored)
+        words = command(work / stored, method, kind, stored, args.arch)
         if (method, kind, stored) not in alone:
             alone[method, kind, stored] = run_alone(words, work / f"alone_{method}_{kind}_{stored}")
         cwd = work / f"killed_{n}_{method}_{kind}_{stored}"

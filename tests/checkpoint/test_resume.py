@@ -109,6 +109,26 @@ def test_plain_training_image_folders_and_dropout_go_on_too(arch, images, worker
     assert differences(alone.run_dir, again.run_dir) == []
 
 
+@pytest.mark.parametrize(("again", "kind"), [("--speedup 1.3", "filter"), ("--stage_pr [0,0.5,0.25,0.5,0]", "channel")])
+def test_a_pruned_network_is_pruned_again_and_resumed(again, kind, tiny, tmp_path, monkeypatch):
+    once = run_program(tmp_path / "once", *words_for(tiny, "L1", "--wg", kind))
+    words = [word for word in words_for(tiny, "GReg-1", "--wg", kind) if word not in ("--allow_untrained",)]
+    at = words.index("--stage_pr")
+    words = [*words[:at], *again.split(), *words[at + 2 :], "--base_model_path", once.weights("checkpoint_best")]
+    alone = run_program(tmp_path / "alone", *words)
+    assert alone.code == 0, alone.err
+    first, second = once.report, alone.report
+    assert second["params_before"] == first["params_after"] > second["params_after"]
+    assert (second["params_dense"], second["flops_dense"]) == (first["params_before"], first["flops_before"])
+    assert second["speedup_dense"] == pytest.approx(first["speedup"] * second["speedup"])
+    for killed_at in (3, 7):  # in the prune phase and in fine-tuning
+        cwd = tmp_path / f"killed{killed_at}"
+        run_until(killed_at, cwd, words, monkeypatch)
+        resumed = run_program(cwd, *words, "--resume_path", "auto")
+        assert resumed.code == 0, resumed.err
+        assert differences(alone.run_dir, resumed.run_dir) == []
+
+
 @pytest.mark.parametrize("killed_at", [3, 8], ids=["prune", "finetune"])
 def test_a_resumed_run_has_dropped_its_checkpoint_when_it_trains(killed_at, tiny, tmp_path, monkeypatch):
     """The checkpoint holds a second copy of the optimizer's state and the pruner's."""

@@ -119,11 +119,13 @@ class Record:
     """Attributes:
     images: number of images to train on and to test: a run is resumed with the data that it began with.
     base: where the starting weights came from, in words; None: untrained.
+    base_shapes: name -> shape of every tensor of a base network that was pruned before; empty for a dense one.
     tests: a row for each test of the network, with the keys ``TESTED``, None where there is no such figure.
     """
 
     images: tuple[int, int] = (0, 0)
     base: str | None = None
+    base_shapes: dict[str, list[int]] = field(default_factory=dict)
     pruning: PruningMetrics = field(default_factory=PruningMetrics)
     finetuning: FinetuneMetrics = field(default_factory=FinetuneMetrics)
     counters: PhaseCounters = field(default_factory=PhaseCounters)
@@ -140,6 +142,7 @@ class Record:
         return {
             "images": self.images,
             "base": self.base,
+            "base_shapes": self.base_shapes,
             "around": asdict(self.pruning),
             "tuned": {_STORED_AS.get(name, name): value for name, value in finetuning.items()},
             "tally": {f.name: dict(getattr(self.counters, f.name)) for f in fields(PhaseCounters)},
@@ -149,6 +152,7 @@ class Record:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state`, a result of ``state_dict``."""
         self.images, self.base, self.tests = tuple(state["images"]), state["base"], list(state["tests"])
+        self.base_shapes = dict(state.get("base_shapes", {}))  # older versions pruned dense networks only
         names = {stored: name for name, stored in _STORED_AS.items()}
         self.pruning = PruningMetrics(**state["around"])
         self.finetuning = FinetuneMetrics(**{names.get(key, key): value for key, value in state["tuned"].items()})

@@ -68,7 +68,8 @@ _RECORD = Keys(
         ),
         "tally": Keys({f.name: {str: _number} for f in fields(PhaseCounters)}),
         "tests": [Keys(dict.fromkeys(TESTED, (int, float, str, None)))],
-    }
+    },
+    {"base_shapes": {str: [_count]}},
 )  # fmt: skip
 _LAYER = Keys({"updates": _count, "finished": bool, "kept": (_mask, None), "gap": (_gaps, None)})
 _GREG = Keys(

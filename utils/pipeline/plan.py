@@ -1,13 +1,14 @@
 """Plan of a run with its costs, made without weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from data import DataSpec
-from model import build_on_meta, is_timm, weights_of
+from model import build_on_meta, fit_to, is_timm, weights_of
 from model.cost import Cost, cost_of, example
 from pruner import PRUNERS, Plan, Schedule, groups, inherit_plan, keep_all, make_plan, skipped_addresses
 from pruner.cut import shrunk_copy
@@ -23,6 +24,8 @@ from utils.pipeline.base_model import load_base_model
 from utils.reporting.format import format_epochs
 from utils.reporting.tables import plan_values
 
+Shapes = dict[str, list[int]]  # name of a tensor -> shape
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -31,6 +34,7 @@ class Planned:
     values: the plan as plain values, for the table, ``--plan=json`` and the report.
     inherited: groups kept by another run (``--base_pr_model``), or None.
     structure: of the network, where filters or channels are pruned.
+    base_shapes: of a base network that was pruned before; empty for a dense one.
     """
 
     plan: Plan
@@ -40,13 +44,17 @@ class Planned:
     values: dict[str, Any]
     inherited: dict[str, Tensor] | None = None
     structure: Structure | None = None
+    base_shapes: Shapes = field(default_factory=dict)
 
 
-def plan_run(options: Options, spec: DataSpec, kept_so_far: dict[str, Tensor] | None = None) -> Planned:
+def plan_run(
+    options: Options, spec: DataSpec, kept_so_far: dict[str, Tensor] | None = None, base_shapes: Shapes | None = None
+) -> Planned:
     """Plan on a network on the meta device.
 
     Args:
         kept_so_far: of a resumed run, from its checkpoint: files that its options name are not opened again.
+        base_shapes: of a base network that was pruned before.
 
     Raises:
         ValueError: the flags do not fit the network, or the plan misses ``--expect_speedup``.
@@ -60,7 +68,10 @@ def plan_run(options: Options, spec: DataSpec, kept_so_far: dict[str, Tensor] | 
     network = f"arch {options.arch}" + " --not_use_bn" * options.not_use_bn
     with error_prefix(network):
         model = build_on_meta(options.arch, spec.classes, spec.channels, spec.size, not options.not_use_bn)
-    before = cost_of(model, spec.channels, spec.size)
+    dense = before = cost_of(model, spec.channels, spec.size)
+    if base_shapes:
+        fit_to(model, {name: torch.empty(shape, device="meta") for name, shape in base_shapes.items()})
+        before = cost_of(model, spec.channels, spec.size)
     traced = _Network(model, spec, before)
     plan, inherited = _plan(options, traced, kept_so_far or {})
     method = PRUNERS[options.method]
@@ -68,10 +79,10 @@ def plan_run(options: Options, spec: DataSpec, kept_so_far: dict[str, Tensor] | 
     structure = traced.structure if plan.pruned and plan.kind != "weight" else None
     after = cost_of(shrunk_copy(model, plan, structure), spec.channels, spec.size)
     schedule = None if options.directly_ft_weights else method.make_schedule(options, plan)
-    values = plan_values(options, spec, plan, before, after, schedule)
+    values = plan_values(options, spec, plan, before, after, schedule, dense if base_shapes else None)
     if method.prunes:
         _check_speedup(options, values["speedup"], plan)
-    return Planned(plan, schedule, before, after, values, inherited, structure)
+    return Planned(plan, schedule, before, after, values, inherited, structure, base_shapes or {})
 
 
 @dataclass
@@ -174,6 +185,17 @@ def _inherit(options: Options, layers: list[Layer], flag: str) -> tuple[Plan, di
     if kind != options.wg:
         raise ValueError(f"--{flag}: {path} has pruned {kind}s; give --wg {kind}")
     return inherit_plan(layers, kind, kept, str(path)), kept
+
+
+def shapes_of_pruned_base(options: Options) -> Shapes:
+    """Return the shapes of ``--base_model_path`` where a run is to prune a network of this program again."""
+    if not options.base_model_path or options.directly_ft_weights or not PRUNERS[options.method].prunes:
+        return {}
+    with error_prefix("base_model_path"):
+        content = read(find_one(options.base_model_path), options.trust_checkpoint, options.weights_key)
+    if not isinstance(content, Checkpoint) or not content.kept:
+        return {}
+    return {name: list(tensor.shape) for name, tensor in content.model.items()}
 
 
 def _check_speedup(options: Options, planned: float, plan: Plan) -> None:

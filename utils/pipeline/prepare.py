@@ -27,7 +27,14 @@ from utils.pipeline.base_model import (
     log_notices,
     resumed_model,
 )
-from utils.pipeline.plan import Planned, length_notices, plan_notes, plan_run, refuse_untrained
+from utils.pipeline.plan import (
+    Planned,
+    length_notices,
+    plan_notes,
+    plan_run,
+    refuse_untrained,
+    shapes_of_pruned_base,
+)
 from utils.reporting.console import show
 from utils.reporting.run_dir import Run, RunDir
 from utils.reporting.tables import evaluation_table, plan_table
@@ -78,7 +85,10 @@ def prepare(command: Command, stop: StopSignal) -> Job | None:
         log_notices(notices)
         return None
     checkpoint = command.resume.checkpoint if command.resume else None
-    planned = plan_run(options, source.spec, checkpoint.kept_groups() if checkpoint else {})
+    if checkpoint:
+        planned = plan_run(options, source.spec, checkpoint.kept_groups(), checkpoint.record.get("base_shapes"))
+    else:
+        planned = plan_run(options, source.spec, {}, shapes_of_pruned_base(options))
     if not command.resume:
         notices += length_notices(options, planned)
     if options.plan:
@@ -92,7 +102,7 @@ def prepare(command: Command, stop: StopSignal) -> Job | None:
     data = _load(source, options, device)
     notices += data.notices + (refuse_other_images(data, checkpoint) if checkpoint else [])
     run = _open_run(command, options, data, base, stop)
-    run.record.images = data.sizes
+    run.record.images, run.record.base_shapes = data.sizes, planned.base_shapes
     log_notices(notices)  # a wrong command is answered in one line, without them
     return Job(options, device, data, base, planned, run)
 
@@ -111,6 +121,8 @@ def _base_model(command: Command, options: Options, spec: DataSpec, planned: Pla
         return base
     refuse_untrained(options, planned.plan)
     base = load_base_model(options, spec)
+    if planned.base_shapes:  # pruned again: from here on it is the whole network
+        return BaseModel(base.model, base.source)
     if base.pruned and not options.directly_ft_weights:
         raise ValueError(f"{base.source} is already pruned; give a dense network to --base_model_path")
     return base

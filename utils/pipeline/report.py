@@ -49,6 +49,7 @@ def report_of(job: Job) -> dict[str, Any]:
         "speedup": values["speedup"],
         "compression": values["compression"],
         **sparsity,
+        **{key: value for key, value in values.items() if key.endswith("_dense")},
         **{
             f"{key}_{station}": getattr(pruning, station).get(key)
             for station in ("base", "before_cut", "after_cut")

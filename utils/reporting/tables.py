@@ -19,9 +19,19 @@ COUNTED = "  counted: weights and biases of conv and linear layers; 2 FLOPs per 
 
 
 def plan_values(
-    options: Options, spec: DataSpec, plan: Plan, before: Cost, after: Cost, schedule: Schedule | None
+    options: Options,
+    spec: DataSpec,
+    plan: Plan,
+    before: Cost,
+    after: Cost,
+    schedule: Schedule | None,
+    dense: Cost | None = None,
 ) -> dict[str, Any]:
-    """Values of the plan: the object of ``--plan=json``."""
+    """Values of the plan: the object of ``--plan=json``.
+
+    Args:
+        dense: cost of the dense network, where the base was pruned before.
+    """
     n_images = options.train_images or spec.train_images
     if n_images is not None:
         n_images -= held_out_images(n_images, options.val_fraction)
@@ -53,6 +63,11 @@ def plan_values(
         "train_images": n_images,
         "layers": [_layer_values(p, plan.kind) for p in plan.layers],
     }
+    if dense:
+        values |= {
+            "params_dense": dense.params, "flops_dense": dense.flops, "speedup_dense": dense.flops / after.flops,
+            "compression_dense": dense.params / after.params,
+        }  # fmt: skip
     if plan.kind == "weight":
         prunable = sum(p.groups for p in plan.layers)
         pruned = sum(p.pruned for p in plan.layers)
@@ -151,6 +166,11 @@ def cost_lines(values: dict[str, Any], pruned: bool) -> list[str]:
         f"FLOPs {values['flops0']:,} -> {values['flops1']:,} (speedup {values['speedup']:.2f}x)",
         COUNTED,
     ]
+    if "flops_dense" in values:
+        lines.append(
+            f"  dense network: params {values['params_dense']:,} (compression {values['compression_dense']:.2f}x)   "
+            f"FLOPs {values['flops_dense']:,} (speedup {values['speedup_dense']:.2f}x)"
+        )
     if "sparsity" in values:
         lines.append(
             f"  sparsity {100 * values['sparsity']:.2f} % ({values['pruned_weights']:,} of "
@@ -181,7 +201,11 @@ def closing_table(report: dict[str, Any]) -> str:
     lines += cost_lines({
         "params0": report["params_before"], "params1": report["params_after"], "flops0": report["flops_before"],
         "flops1": report["flops_after"], "compression": report["compression"], "speedup": report["speedup"],
-    } | {k: report[k] for k in ("sparsity", "pruned_weights", "prunable_weights") if k in report}, pruned)  # fmt: skip
+    } | {
+        key: value
+        for key, value in report.items()
+        if key in ("sparsity", "pruned_weights", "prunable_weights") or key.endswith("_dense")
+    }, pruned)  # fmt: skip
     if report.get("latency"):
         lines += latency_lines(report["latency"], pruned)
     names = {"finetune": tuning} | ({} if pruned else {"pick": None, "cut": None})  # there were none
