@@ -90,6 +90,16 @@ class Schedule:
         return (self.updates_to_finish - 1) * self.update_every_steps
 
     @property
+    def penalty_sum(self) -> float:
+        """λ of the pruned set summed over the steps of the prune phase, if no gap ends it sooner."""
+        if self.empty:
+            return 0.0
+        first, last = self.updates_to_pick, self.updates_to_finish
+        at_last = float(self.penalty(last))
+        mean = (float(self.penalty(first + 1)) + at_last) / 2 if last > first else 0.0  # λ grows evenly
+        return self.update_every_steps * (last - first) * mean + self.stabilize_steps * at_last
+
+    @property
     def cut_after_step(self) -> int:
         """The step after whose update of the weights the cut is made: T + K_s."""
         return self.stabilize_from + self.stabilize_steps

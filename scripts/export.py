@@ -58,7 +58,7 @@ def export(pruned: str, out: Path, data_path: str | None, latency: bool) -> None
     network, saved = load_pruned(pruned), torch.load(pruned, map_location="cpu", weights_only=True)
     network = network.to(memory_format=torch.contiguous_format)  # a run may have had channels_last
     images, source = _images(saved, data_path)
-    exported = _write(network, images, out)
+    exported = write_exported(network, images, out)
     with torch.no_grad():
         expected = network(images)
     apart = ((exported(images) - expected).abs().max() / expected.abs().max()).item()
@@ -85,7 +85,7 @@ def _images(saved: dict, data_path: str | None) -> tuple[Tensor, str]:
     return torch.randn(shape, generator=generator), "random images (--data_path gives real ones)"
 
 
-def _write(network: nn.Module, images: Tensor, out: Path) -> Run:
+def write_exported(network: nn.Module, images: Tensor, out: Path) -> Run:
     """Write the file, with a batch of any size. Returns what runs it."""
     batch = {0: torch.export.Dim("batch", min=1)}
     if out.suffix == ".pt2":
@@ -126,7 +126,7 @@ def _print_latency(network: nn.Module, exported: Run, saved: dict, image: Tensor
     ).eval()
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         rows: dict[str, tuple[Run, Run]] = {"PyTorch": (dense, network)}
-        of_dense = _write(dense, image.repeat(2, 1, 1, 1), Path(folder) / f"dense{out.suffix}")
+        of_dense = write_exported(dense, image.repeat(2, 1, 1, 1), Path(folder) / f"dense{out.suffix}")
         rows["onnxruntime" if out.suffix == ".onnx" else "torch.export"] = (of_dense, exported)
         for name, (before, after) in rows.items():
             times = [_seconds(run, image) * 1000 for run in (before, after)]

@@ -9,6 +9,7 @@ from helpers import one_line_refusal
 
 from pruner import PRUNERS
 from pruner.plan import Plan
+from pruner.schedule import Schedule
 from utils.config.cli import build, parse
 from utils.config.options import to_plain
 
@@ -189,3 +190,14 @@ def test_what_it_gives_is_written_down_and_read_back_the_same(n_steps, method, t
     options = parsed(method, "--prune_steps", n_steps)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(to_plain(options)))
     assert parse(["--config", str(tmp_path / "params.yaml")])[0] == options
+
+
+@pytest.mark.parametrize("picks_later", [False, True])
+def test_the_sum_of_penalties_is_that_of_every_step(picks_later):
+    schedule = Schedule(
+        update_every_steps=3, stabilize_steps=7, grow=Decimal("0.1"), grow_pick=Decimal("0.05"), limit=Decimal("0.6"),
+        limit_pick=Decimal("0.2"), keep=Decimal("0"), gap_limit=1000.0, picks_later=picks_later,
+    )  # fmt: skip
+    updates = range(schedule.updates_to_pick + 1, schedule.updates_to_finish + 1)
+    by_step = sum(3 * schedule.penalty(n) for n in updates) + 7 * schedule.penalty(schedule.updates_to_finish)
+    assert schedule.penalty_sum == pytest.approx(float(by_step))

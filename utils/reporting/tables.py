@@ -15,6 +15,7 @@ SHOWN = {
     "lr_prune": "learning rate", "update_reg_interval": "K_u", "stabilize_reg_interval": "K_s",
     "reg_granularity_pick": "δ'", "reg_granularity_prune": "δ", "reg_upper_limit_pick": "τ'", "reg_upper_limit": "τ",
 }  # fmt: skip
+DECAY = 10  # exponent of the decay by the cut, learning rate · λ / (1 − momentum) summed over the steps, that suffices
 COUNTED = "  counted: weights and biases of conv and linear layers; 2 FLOPs per multiply-add; one image"
 
 
@@ -52,6 +53,7 @@ def plan_values(
         "stabilise_from": schedule.stabilize_from if schedule else None,
         "cut_after_step": schedule.cut_after_step if schedule else None,
         "prune_settings": _prune_settings(options, schedule) if schedule else {},
+        "decay": options.lr_prune * schedule.penalty_sum / max(1 - options.momentum, 1e-9) if schedule else None,
         "iterations": {
             "prune": prune_steps,
             "finetune": n_images and steps_per_epoch(n_images, options.batch_size) * options.epochs,
@@ -106,6 +108,10 @@ def plan_table(values: dict[str, Any], notes: list[str]) -> str:
             f"  prune phase: {pick}{method.growth} to step {values['stabilise_from']:,}, cut after step "
             f"{values['cut_after_step']:,}{' (sooner if gaps widen)' if kind in method.gap_kinds else ''}"
         )
+        enough = (
+            "" if values["decay"] >= DECAY else f"; the cut is free from about e^-{DECAY} on: more steps, λ or rate"
+        )
+        lines.append(f"  the penalty shrinks pruned weights by about e^-{values['decay']:.3g}{enough}")
         lines.append(f"  {', '.join(f'{SHOWN[name]} {value}' for name, value in values['prune_settings'].items())}")
     return "\n".join(lines + [f"  note: {note}" for note in notes])
 
