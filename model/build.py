@@ -32,6 +32,14 @@ TORCHVISION_MODELS = frozenset(tv.list_models(module=tv))  # torchvision's class
 ARCHS = (*CIFAR_MODELS, *sorted(TORCHVISION_MODELS - CIFAR_MODELS.keys()))
 
 
+WITH_HEADS = ("googlenet", "inception_v3")
+
+
+def is_auxiliary(key: str) -> bool:
+    """Whether a tensor is of an auxiliary head, which runs while the network trains and which files may lack."""
+    return key.startswith(("aux1.", "aux2.", "AuxLogits."))
+
+
 def is_small(arch: str, image_size: int) -> bool:
     """Whether `arch` is the network for small images; where both families have the name, the size decides."""
     return arch in CIFAR_MODELS and (image_size <= LARGEST_SMALL_IMAGE or arch not in TORCHVISION_MODELS)
@@ -58,11 +66,9 @@ def build_model(arch: str, num_classes: int, in_channels: int, image_size: int, 
         return VGG(int(arch.removeprefix("vgg")), num_classes, in_channels, batch_norm=False)
     if is_small(arch, image_size):
         return CIFAR_MODELS[arch](num_classes, in_channels, image_size)
-    # Training heads beside the classifier are not part of the network that is pruned and counted.
     # transform_input is how the trained weights of these two see their images.
-    inception = arch in ("googlenet", "inception_v3")
-    heads = {"aux_logits": False, "init_weights": True, "transform_input": True} if inception else {}
-    model = tv.get_model(arch, weights=None, num_classes=num_classes, **heads)
+    more = {"init_weights": True, "transform_input": True} if arch in WITH_HEADS else {}
+    model = tv.get_model(arch, weights=None, num_classes=num_classes, **more)
     if in_channels != 3:
         _read_channels(model, in_channels)
     return model

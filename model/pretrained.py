@@ -34,11 +34,10 @@ def pretrained_state(weights: tv.WeightsEnum) -> dict[str, Tensor]:
         ValueError: they cannot be had; says which file to put where.
     """
     try:
-        state = weights.get_state_dict(progress=True, check_hash=True)
+        return dict(weights.get_state_dict(progress=True, check_hash=True))
     except (URLError, OSError, RuntimeError) as error:
         file = PurePosixPath(urlparse(weights.url).path).name
         raise ValueError(
             f"{weights} could not be downloaded ({error}); "
             f"put {file}, from {weights.url}, into {torch.hub.get_dir()}/checkpoints"
         ) from None
-    return {key: value for key, value in state.items() if not key.startswith(("aux", "AuxLogits"))}

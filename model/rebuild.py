@@ -7,7 +7,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor, nn
 
-from .build import ARCHS, build_model, build_on_meta
+from .build import ARCHS, WITH_HEADS, build_model, build_on_meta, is_auxiliary
 from .foreign import is_timm, runs_file
 
 _OTHERS = (
@@ -65,8 +65,10 @@ def check_fit(own: dict[str, Tensor], state: dict[str, Tensor], source: object) 
     Raises:
         ValueError: the keys or shapes do not fit; names them.
     """
-    # Files from before batch-norm counted its batches lack the counts, and nothing depends on them.
-    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    # Files from before batch-norm counted its batches lack the counts, and nothing depends on them. Auxiliary heads
+    # start untrained.
+    optional = {key for key in own if key.endswith("num_batches_tracked") or is_auxiliary(key)}
+    missing = [key for key in own if key not in state and key not in optional]
     unexpected = [key for key in state if key not in own]
     reshaped = [
         f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
@@ -234,7 +236,11 @@ def rebuild(saved: dict, source: object = "the checkpoint", network: nn.Module |
     check_fit(own, state, source)
     if any(own[key].shape != value.shape for key, value in dense.items()):
         check_forward(model, data, source)
-    counts = {key: torch.zeros(value.shape, dtype=value.dtype) for key, value in own.items() if key not in state}
+    lacking = {key: value for key, value in own.items() if key not in state}
+    counts = {
+        key: value if is_auxiliary(key) else torch.zeros(value.shape, dtype=value.dtype)
+        for key, value in lacking.items()
+    }
     values = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     model.load_state_dict(counts | values, assign=True)
     return model
@@ -242,7 +248,7 @@ def rebuild(saved: dict, source: object = "the checkpoint", network: nn.Module |
 
 def _dense(options: dict, data: dict, source: object) -> nn.Module:
     """Build the dense network, without weights where it is known that a file has all its tensors."""
-    build = build_on_meta if options["arch"] in ARCHS else build_model
+    build = build_on_meta if options["arch"] in ARCHS and options["arch"] not in WITH_HEADS else build_model
     try:
         return build(options["arch"], data["classes"], data["channels"], data["size"], not options["not_use_bn"])
     except (ValueError, RuntimeError, OverflowError, TypeError) as error:

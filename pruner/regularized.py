@@ -210,10 +210,15 @@ class GReg(InLoop):
         assert context.schedule is not None  # ``make_schedule`` of these methods gives one
         picks, comparison = cls._l1(options, context)
         structure = context.structure if penalizes_groups(options, context.plan) else None
-        pruner = cls.__new__(cls)
-        pruner._begin(
+        return cls.of(
             context.model, context.plan, context.schedule, picks, options.block_loss_grad, comparison, structure
         )
+
+    @classmethod
+    def of(cls, model: nn.Module, plan: Plan, schedule: Schedule, l1_picks: dict[str, Tensor], *more: Any) -> "GReg":
+        """Make a pruner of a plan and a schedule; the arguments are those of ``_begin``."""
+        pruner = cls.__new__(cls)
+        pruner._begin(model, plan, schedule, l1_picks, *more)
         return pruner
 
     @classmethod

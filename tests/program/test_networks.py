@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 import torchvision
-from helpers import ROOT
+from helpers import ROOT, run_program, write_npz_set
 
 import main
 from model import build_on_meta
@@ -14,7 +14,7 @@ from model.cost import cost_of, example
 from pruner.cut import shrunk_copy
 from pruner.layers import traced_layers
 from pruner.proof import prove
-from pruner.ratios import GlobRatios, plan_by_name, plan_by_speedup, plan_of, rounded_width
+from pruner.ratios import GlobRatios, plan_by_speedup, plan_of, rounded_width
 from pruner.structure import Structure
 
 ROWS = json.loads((ROOT / "tests" / "golden" / "networks.json").read_text())["rows"]
@@ -32,10 +32,7 @@ def golden(row):
     return pytest.param(row, id=f"{row['lib']} {row['name']}", marks=marks)
 
 
-WITH_HEADS = {"googlenet", "inception_v3"}  # the program builds them without their auxiliary heads
-
-
-@pytest.mark.parametrize("row", [golden(row) for row in ROWS if row["name"] not in WITH_HEADS])
+@pytest.mark.parametrize("row", [golden(row) for row in ROWS])
 def test_half_of_all_free_filters_is_planned_to_the_digit(row, capsys):
     arch = row["name"] if row["lib"] == "tv" else f"timm/{row['name']}"
     words = ["--dataset", "imagenet", "--arch", arch, "--method", "L1", "--ratios", "*:0.5", "--plan=json"]
@@ -48,15 +45,24 @@ def test_half_of_all_free_filters_is_planned_to_the_digit(row, capsys):
     assert sum(layer["status"] in ("free", "pruned") for layer in plan["layers"]) == row["free"]
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if row["name"] in WITH_HEADS], ids=lambda row: row["name"])
-def test_auxiliary_heads_are_cut_with_the_layers_that_they_read(row):
-    network = torchvision.models.get_model(row["name"], init_weights=False).to("meta")
-    structure = Structure(network, example(network, 3, row["size"]))
-    plan = plan_by_name(traced_layers(structure), GlobRatios("*:0.5"), "filter")
-    before, after = (cost_of(net, 3, row["size"]) for net in (network, shrunk_copy(network, plan, structure)))
-    assert plan.pruned == row["removed"]
-    for key, cost in (("0", before), ("1", after)):
-        assert (cost.params, cost.flops) == (row[f"params{key}"], row[f"flops{key}"])
+@pytest.mark.slow
+def test_a_network_with_auxiliary_heads_trains_is_pruned_and_evaluated(tmp_path):
+    images = write_npz_set(tmp_path / "images", train=8, test=4, size=96, channels=3, classes=2)
+    words = ["--dataset", "npz", "--data_path", images, "--arch", "googlenet", "--batch_size", "4", "--seed", "0"]
+    base = run_program(tmp_path / "base", *words, "--method", "none", "--epochs", "1")
+    assert base.code == 0, base.err
+    file = base.weights("checkpoint_best")
+    greg = ["--method", "GReg-1", "--speedup", "1.5", "--prune_steps", "6", "--batch_size_prune", "4", "--epochs", "1"]
+    pruned = run_program(tmp_path / "pruned", *words, *greg, "--base_model_path", file)
+    assert pruned.code == 0, pruned.err
+    state = pruned.load("pruned_model")["model"]
+    assert state["aux1.conv.conv.weight"].shape[1] < 512  # a head loses the columns that read pruned filters
+    assert (
+        run_program(
+            tmp_path, "--evaluate", "--base_model_path", pruned.weights("pruned_model"), "--data_path", images
+        ).code
+        == 0
+    )
 
 
 @pytest.mark.parametrize("round_to", [1, 8])

@@ -43,7 +43,7 @@ def plan_for(model: nn.Module, kind: str, pruned: dict[str, int]) -> Plan:
 def pruner_for(method, model, pruned, kind="filter", block_loss_grad=False, **changed) -> GReg:
     plan = plan_for(model, kind, pruned)
     picks = {name: groups.keep(groups.scores(model.get_submodule(name).weight, kind), n) for name, n in pruned.items()}
-    return method(model, plan, schedule_for(method, **changed), picks, block_loss_grad)
+    return method.of(model, plan, schedule_for(method, **changed), picks, block_loss_grad)
 
 
 def linear(*rows: float) -> nn.Sequential:
@@ -172,8 +172,7 @@ def test_greg_1_picks_before_the_first_step_and_penalises_its_pick_alone():
 def test_greg_1_takes_any_pick_it_is_given():
     model = linear(3.0, 1.0)
     picks = {"0": torch.tensor([False, True])}
-    pruner = GReg1.__new__(GReg1)
-    pruner._begin(model, plan_for(model, "filter", {"0": 1}), schedule_for(GReg1, grow="0.25"), picks)
+    pruner = GReg1.of(model, plan_for(model, "filter", {"0": 1}), schedule_for(GReg1, grow="0.25"), picks)
     pruner.before_step(0)
     assert penalties(pruner) == [0.25, 0]
 
@@ -643,7 +642,7 @@ def test_gaps_read_an_update_later_give_the_same_penalties_picks_and_steps(metho
         model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 3), nn.Flatten(), nn.Linear(6 * 16, 3))
         layers = [Layer(str(i), str(i), i, tuple(model[i].weight.shape), frozenset({"filter"})) for i in (0, 2)]
         plan = Plan("filter", tuple(PlannedLayer(layer, layer.shape[0], layer.shape[0] // 2) for layer in layers))
-        pruner = method(model, plan, schedule, l1.pick(model, plan, "min"))
+        pruner = method.of(model, plan, schedule, l1.pick(model, plan, "min"))
         pruner.reads_late = late
         optimizer = torch.optim.SGD(model.parameters(), 0.05, 0.9)
         penalties = []

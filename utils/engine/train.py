@@ -13,6 +13,8 @@ from utils.engine.phases import Phase
 from utils.engine.precision import compiled
 from utils.reporting.run_dir import Run
 
+AUXILIARY_SHARE = 0.3  # of an auxiliary head's loss. Source: Szegedy et al. 2015, section 5
+
 
 def train(model: nn.Module, data: Data, hooks: Hooks, phase: Phase, run: Run) -> None:
     """Train `model` through `phase`; a resumed run continues at its checkpoint.
@@ -76,15 +78,23 @@ def train_step(
     """
     hooks.before_step(step)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=amp == "bf16"):
-        outputs = model(images)
+        outputs, *heads = split_heads(model(images))
     outputs = outputs.float()
-    loss = F.cross_entropy(outputs, labels, reduction="sum") * (scale or 1 / len(labels))
+    loss = F.cross_entropy(outputs, labels, reduction="sum")
+    for head in heads:
+        loss = loss + AUXILIARY_SHARE * F.cross_entropy(head.float(), labels, reduction="sum")
+    loss = loss * (scale or 1 / len(labels))
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     hooks.after_backward()
     optimizer.step()
     hooks.after_step()
     return loss.detach(), outputs.detach()
+
+
+def split_heads(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return the outputs, followed by those of the auxiliary heads of GoogLeNet and Inception in training mode."""
+    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
 
 
 def restore(optimizer: torch.optim.Optimizer, run: Run, phase: str) -> int:

@@ -191,8 +191,12 @@ def shapes_of_pruned_base(options: Options) -> Shapes:
     """Return the shapes of ``--base_model_path`` where a run is to prune a network of this program again."""
     if not options.base_model_path or options.directly_ft_weights or not PRUNERS[options.method].prunes:
         return {}
+    try:
+        path = find_one(options.base_model_path)
+    except ValueError:
+        return {}  # a plan needs no weights, and a run is told when it loads them
     with error_prefix("base_model_path"):
-        content = read(find_one(options.base_model_path), options.trust_checkpoint, options.weights_key)
+        content = read(path, options.trust_checkpoint, options.weights_key)
     if not isinstance(content, Checkpoint) or not content.kept:
         return {}
     return {name: list(tensor.shape) for name, tensor in content.model.items()}

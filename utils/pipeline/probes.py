@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from data import Data
+from utils.engine.train import split_heads
 
 JACOBIAN_IMAGES = 32  # of a batch
 
@@ -72,7 +73,7 @@ def jacobians(model: nn.Module, images: Tensor) -> Tensor:
     so that each of its outputs takes a backward pass of its own.
     """
     images = images.detach().requires_grad_()
-    outputs = model(images)
+    outputs, *_ = split_heads(model(images))
     rows = [
         torch.stack([torch.autograd.grad(output, images, retain_graph=True)[0][i] for output in of_image])
         for i, of_image in enumerate(outputs)
