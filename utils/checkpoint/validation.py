@@ -83,11 +83,15 @@ _GREG = Keys(
     },
 )  # fmt: skip
 _OF_SGD, _OF_ADAM = {"momentum_buffer"}, {"step", "exp_avg", "exp_avg_sq"}
+_PARAMETER_STATE = Keys(
+    {},
+    {"momentum_buffer": (_finite, None), "step": (_finite, _number), "exp_avg": _finite, "exp_avg_sq": _finite},
+)
 _OPTIMIZER = (
     lambda value: value == {},
     Keys(
         {
-            "state": {int: {str: (_finite, _number, None)}},
+            "state": {int: _PARAMETER_STATE},
             "param_groups": [Keys({"params": [_count], "lr": (_number, _finite)})],
         }
     ),
