@@ -40,7 +40,9 @@ from data.spec import IMAGENET_MEAN, IMAGENET_STD
 from model import build_model
 from model.cost import cost_of, example
 from pruner import PRUNERS, Pruner, PruningContext, cut, make_plan
-from pruner.layers import layers_of
+from pruner.layers import layers_of, traced_layers
+from pruner.proof import prove
+from pruner.ratios import GlobRatios, plan_by_name
 from pruner.structure import Structure
 from utils.config.cli import parse
 from utils.config.options import Options
@@ -309,10 +311,32 @@ def setup(quick: bool) -> Iterator[Row]:
     yield row("set-up: per weight, ResNet50 / ResNet18", per_weight, "<= 1.5")
     for arch in ("resnet56",) if quick else ("resnet56", "vgg19", "resnet50"):
         yield row(f"cut: {arch}: seconds / 5 s", [cut_of(arch)[0] / 5 for _ in range(rounds)], "<= 1")
+    yield row("cut: densenet121, by trace: seconds / 0.5 s", [cut_by_trace() / 0.5 for _ in range(rounds)], "<= 1")
+    yield row("proof: resnet50 at 224 px: seconds / 10 s", [proof_of_resnet50() / 10 for _ in range(rounds)], "<= 1")
     words = [sys.executable, str(ROOT / "main.py"), "--dataset=imagenet", "--arch=resnet50", "--method=L1", "--plan",
              f"--stage_pr={STAGE_PR['resnet50']}"]  # fmt: skip
     plans = [seconds(lambda: subprocess.run(words, check=True, capture_output=True)) / 5 for _ in range(rounds)]
     yield row("set-up: import and --plan of a ResNet50: seconds / 5 s", plans, "<= 1")
+
+
+def cut_by_trace() -> float:
+    """Return the seconds to cut half of the filters of all 120 free layers of a DenseNet121."""
+    model = build_model("densenet121", 1000, 3, 224)
+    structure = Structure(model, example(model, 3, 224))
+    kept = {name: torch.arange(layer.units) % 2 == 0 for name, layer in structure.layers.items() if layer.units}
+    return seconds(lambda: cut(model, kept, "filter", structure))
+
+
+def proof_of_resnet50() -> float:
+    """Return the seconds to prove the cut of half of the free filters, with the trace."""
+    model = build_model("resnet50", 1000, 3, 224)
+
+    def proof() -> None:
+        structure = Structure(model, example(model, 3, 224))
+        plan = plan_by_name(traced_layers(structure), GlobRatios("*:0.5"), "filter")
+        prove(model, plan, structure, example(model, 3, 224))
+
+    return seconds(proof)
 
 
 def cut_of(arch: str) -> tuple[float, nn.Module, nn.Module]:
