@@ -1,0 +1,116 @@
+"""A network of the user's own, FILE.py:FUNCTION, and one of timm: plan, run, resume, evaluate, load."""
+
+import importlib.util
+
+import pytest
+import torch
+from helpers import run_program, write_image_folder, write_npz_set
+
+from model import load_pruned, preprocessing_of
+
+NETWORK = """
+from torch import nn
+import helper_of_the_network  # beside the file
+
+def small(num_classes):
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes),
+    )
+
+def broken(num_classes):
+    return "a network"
+
+answer = 42
+"""
+needs_timm = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A folder with the file of a network, its helper, and images; and the words of a run."""
+    (tmp_path / "nets.py").write_text(NETWORK)
+    (tmp_path / "helper_of_the_network.py").write_text("")
+    images = write_npz_set(tmp_path / "images", size=16)
+    return tmp_path, [
+        *("--dataset", "npz", "--data_path", images, "--arch", "nets.py:small", "--method", "GReg-1"),
+        *("--ratios", "0:0.5"),
+        *("--allow_untrained", "--prune_steps", "10", "--batch_size_prune", "8", "--epochs", "1", "--batch_size", "16"),
+        *("--lr_ft", "0:0.01", "--seed", "0", "--workers", "0"),
+    ]  # fmt: skip
+
+
+def test_a_network_of_ones_own_is_pruned_evaluated_resumed_and_loaded(own, monkeypatch):
+    folder, words = own
+    ran = run_program(folder, *words)
+    assert ran.code == 0, ran.err
+    file = ran.weights("pruned_model")
+    width = ran.load("pruned_model")["model"]["0.weight"].shape[0]
+    assert width < 8
+
+    evaluate = ["--evaluate", "--base_model_path", file, "--data_path", folder / "images"]
+    refused = run_program(folder, *evaluate)
+    assert refused.code == 2
+    assert "--arch nets.py:small is required: it runs code" in refused.err
+    assert run_program(folder, *evaluate, "--arch", "nets.py:small").code == 0
+
+    assert run_program(folder, "--resume_path", ran.run_dir, "--epochs", "2").code == 2
+    resumed = run_program(folder, "--resume_path", ran.run_dir, "--epochs", "2", "--arch", "nets.py:small")
+    assert resumed.code == 0, resumed.err
+
+    with pytest.raises(ValueError, match="build it and call load_pruned"):
+        load_pruned(file)
+    monkeypatch.syspath_prepend(str(folder))
+    dense = importlib.import_module("nets").small(6)
+    pruned = load_pruned(file, dense)
+    assert pruned is dense
+    assert pruned[3].groups == width
+    assert pruned(torch.zeros(2, 1, 16, 16)).shape == (2, 6)
+
+
+WRONG = {
+    "no such file": ("none.py:small", "no file none.py"),
+    "no such function": ("nets.py:large", "nets.py has no function large"),
+    "a value": ("nets.py:answer", "nets.py has no function answer"),
+    "no network": ("nets.py:broken", "returns a str, not an nn.Module"),
+    "another network's layer": ("nets.py:small --ratios 9:0.5", "no conv or linear layer is called 9"),
+    "the output": ("nets.py:small --ratios 7:0.5", "reaches the network's output"),
+    "an odd speedup": ("nets.py:small --speedup 30", "cannot be reached: at most"),
+    "two sources": ("nets.py:small --stage_pr [0-1:0.5]", "--ratios and --stage_pr do not go together"),
+    "channels": ("nets.py:small --wg channel", "give --wg filter"),
+}
+
+
+@pytest.mark.parametrize(("words", "says"), WRONG.values(), ids=WRONG)
+def test_a_wrong_network_is_answered_in_one_line(own, words, says):
+    folder, given = own
+    arch, *more = words.split()
+    given[given.index("--arch") + 1] = arch
+    if "--ratios" in more or "--speedup" in more:
+        at = given.index("--ratios")
+        del given[at : at + 2]
+    ran = run_program(folder, *given, *more)
+    assert ran.code == 2
+    (line,) = ran.err.splitlines()
+    assert says in line
+    assert not (folder / "Experiments").exists()
+
+
+@needs_timm
+@pytest.mark.filterwarnings("ignore")
+def test_a_network_of_timm_has_its_own_size_mean_and_std(tmp_path):
+    write_image_folder(tmp_path / "pets")
+    words = ["--dataset", "folder", "--data_path", tmp_path / "pets", "--arch", "timm/mobilevit_xxs", "--method", "L1"]
+    ran = run_program(tmp_path, *words, "--speedup", "1.3", "--allow_untrained", "--epochs", "0", "--workers", "0")
+    assert ran.code == 0, ran.err
+    data, wanted = ran.load("pruned_model")["data"], preprocessing_of("timm/mobilevit_xxs")
+    assert (data["size"], data["mean"], data["std"]) == (wanted.size, wanted.mean, wanted.std) != (224, None, None)
+    assert load_pruned(ran.weights("pruned_model"))(torch.zeros(1, 3, 256, 256)).shape == (1, 2)
+
+
+def test_timm_that_is_not_installed_or_has_no_such_network_is_named(tmp_path):
+    ran = run_program(
+        tmp_path, "--dataset", "imagenet", "--arch", "timm/resnet18_of_mine", "--method", "none", "--plan"
+    )
+    assert ran.code == 2
+    assert "pip install timm" in ran.err or "timm has no network" in ran.err
