@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from . import groups
 from .base import Pruner
@@ -126,7 +126,8 @@ class InLoop(Pruner):
     def _prepare(
         self, network: nn.Module, example: Any, speedup: float | None, ratios: Any, rank: str, round_to: int
     ) -> None:
-        if any(type(module).__name__ == "FullyShardedDataParallel" for module in network.modules()):
+        sharded = any(type(module).__name__ == "FullyShardedDataParallel" for module in network.modules())
+        if sharded or any(type(parameter).__name__ == "DTensor" for parameter in network.parameters()):
             raise ValueError("networks under FSDP cannot be pruned: their parameters are sharded")
         self.network, self.example = network, example
         self.structure = Structure(network, example)
@@ -194,9 +195,11 @@ class InLoop(Pruner):
             raise RuntimeError("not all layers have made their selection: train until the pruner has finished")
         modes = {module: module.training for module in self.network.modules()}
         self.network.eval()
-        expected = _outputs(masked_outputs(self.network, kept, "filter", self.structure, self.example))
+        device = next(self.network.parameters()).device
+        example = tree_map_only(Tensor, lambda t: t.to(device), self.example)
+        expected = _outputs(masked_outputs(self.network, kept, "filter", self.structure, example))
         cut(self.network, kept, "filter", self.structure, self._optimizer)
-        outputs = _outputs(self.network(self.example))
+        outputs = _outputs(self.network(example))
         for module, mode in modes.items():
             module.training = mode
         for handle in self._handles:

@@ -68,6 +68,22 @@ def test_a_network_of_ones_own_is_pruned_evaluated_resumed_and_loaded(own, monke
     assert pruned(torch.zeros(2, 1, 16, 16)).shape == (2, 6)
 
 
+def test_numbers_and_filters_are_inherited_by_a_network_without_addresses(own):
+    folder, words = own
+    first = run_program(folder / "first", *words[:5], f"{folder}/nets.py:small", *words[6:])
+    assert first.code == 0, first.err
+    ratios = words.index("--ratios")
+    words[words.index("--arch") + 1] = f"{folder}/nets.py:small"
+    rest = [*words[:ratios], *words[ratios + 2 :]]
+    file = first.weights("pruned_model")
+    second = run_program(folder / "second", *rest, "--base_pr_model", file)
+    assert second.code == 0, second.err
+    assert second.report["pruned"] == first.report["pruned"] == {"0": 4}
+    third = run_program(folder / "third", *rest, "--directly_ft_weights", file)
+    assert third.code == 0, third.err
+    assert third.report["params_after"] == first.report["params_after"]
+
+
 WRONG = {
     "no such file": ("none.py:small", "no file none.py"),
     "no such function": ("nets.py:large", "nets.py has no function large"),

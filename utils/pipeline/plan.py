@@ -97,6 +97,14 @@ class _Network:
     def structure(self) -> Structure:
         return Structure(self.model, example(self.model, self.spec.channels, self.spec.size))
 
+    @property
+    def layers(self) -> list[Layer]:
+        """Layers by address, or by name where the network has no addresses."""
+        try:
+            return layers_of(self.model)
+        except ValueError:
+            return traced_layers(self.structure)
+
 
 def _plan(options: Options, network: _Network, kept_so_far: dict[str, Tensor]) -> tuple[Plan, dict[str, Tensor] | None]:
     """Make the plan, and the kept groups where another run's file has them."""
@@ -109,9 +117,10 @@ def _plan(options: Options, network: _Network, kept_so_far: dict[str, Tensor]) -
             return keep_all(layers_of(model), options.wg), None
         except ValueError:  # a network that can be trained, though its layers have no addresses to prune by
             return keep_all([], options.wg), None
+    inherits = options.directly_ft_weights or options.base_pr_model
     with error_prefix(f"arch {options.arch}"):
-        layers = layers_of(model)
-    if kept_so_far and (options.directly_ft_weights or options.base_pr_model):
+        layers = network.layers if inherits else layers_of(model)
+    if kept_so_far and inherits:
         plan = inherit_plan(layers, options.wg, kept_so_far, "the checkpoint")
         return plan, kept_so_far if options.inherit_pruned == "index" else None
     if options.directly_ft_weights:
