@@ -644,10 +644,18 @@ def test_a_base_for_other_images_ends_the_program(base, tmp_path):
     assert_refused(run_program(tmp_path, *PRUNE.split(), "--base_model_path", base), str(base))
 
 
-def test_a_base_that_is_already_pruned_ends_the_program(runs, sets, tmp_path):
+def test_a_base_whose_single_weights_are_masked_ends_the_program(sets, tmp_path):
+    """Filters and channels that are gone are no matter: tests/checkpoint/test_resume.py prunes such networks again."""
+    masked = run_program(tmp_path / "masked", *command(sets, "L1", *RESIDUAL, "--wg", "weight", "--epochs", "0"))
+    words = command(sets, "L1", *RESIDUAL, "--base_model_path", masked.weights("checkpoint_best"))
+    assert_refused(run_program(tmp_path / "again", *words), "already pruned")
+
+
+def test_training_alone_does_not_start_from_a_pruned_network(runs, sets, tmp_path):
     pruned = runs("L1", RESIDUAL).weights("checkpoint_best")
-    words = command(sets, "L1", *RESIDUAL, "--base_model_path", pruned)
-    assert_refused(run_program(tmp_path, *words), "already pruned")
+    assert_refused(
+        run_program(tmp_path, *command(sets, "none", RESIDUAL[0], "", "--base_model_path", pruned)), "pruned"
+    )
 
 
 def test_evaluating_a_pruned_network_on_other_images_ends_the_program(runs, tmp_path):

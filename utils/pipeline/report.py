@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from pruner.regularized import penalizes_groups
 from utils.checkpoint.record import FinetuneMetrics
 from utils.dist.process_group import shard
 from utils.pipeline.prepare import Job
@@ -37,6 +38,8 @@ def report_of(job: Job) -> dict[str, Any]:
         "train_images": record.images[0],
         "wg": options.wg,
         "stage_pr": str(options.stage_pr),
+        "ratios": str(options.ratios),
+        "penalize": ("group" if penalizes_groups(options, planned.plan) else "filter") if planned.schedule else None,
         "seed": options.seed,
         "base_model": record.base,
         "pruned": planned.plan.pruned,

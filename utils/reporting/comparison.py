@@ -11,7 +11,7 @@ from utils.reporting.format import aligned
 from utils.reporting.tables import COUNTED
 
 Report = dict[str, Any]
-SETTINGS = ("arch", "data_name", "train_images", "wg", "stage_pr", "base_model", "amp", "seed")
+SETTINGS = ("arch", "data_name", "train_images", "wg", "stage_pr", "ratios", "penalize", "base_model", "amp", "seed")
 
 
 def _steps(*phases: str) -> Callable[[Report], int]:
