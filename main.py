@@ -6,12 +6,12 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 
-if __name__ == "__main__":  # until the program handles it, Ctrl-C ends it without a traceback
+if __name__ == "__main__":  # until a handler is installed, Ctrl-C exits without a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from utils.checkpoint.resume import resolve
-from utils.dist.launch import launch, processes_wanted
-from utils.dist.process_group import is_main_process, leave
+from utils.dist.launch import count_processes, launch
+from utils.dist.process_group import destroy_process_group, is_main_process
 from utils.dist.signals import StoppedError, StopSignal
 from utils.pipeline.cut import cut_and_measure, save_before_finetuning
 from utils.pipeline.finetune import finetune_pruned
@@ -25,11 +25,11 @@ from utils.reporting.tables import closing_table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Every error is one line; its traceback is in ``log/log.txt``, on stderr with ``--debug``.
+    """Run one command. An error prints one line; its traceback is in ``log/log.txt``, and on stderr with ``--debug``.
 
     Returns:
-        The exit code: 0; 2 for a command refused before a run has begun; 1 for a run ended by an error; 128 + n for
-        a run stopped by signal n.
+        The exit code: 0; 2 for an error before the run starts; 1 for an error during the run; 128 + n when stopped
+        by signal n.
     """
     argv = sys.argv[1:] if argv is None else argv
     prepare_streams()
@@ -43,29 +43,29 @@ def main(argv: Sequence[str] | None = None) -> int:
             if command.resume and command.resume.report:
                 show(closing_table(command.resume.report))
                 return 0
-            processes = processes_wanted(command.options)
+            processes = count_processes(command.options)
             if processes > 1:
                 return launch(__file__, argv, processes)
             job = prepare(command, stop)
-            del command  # it holds the checkpoint, which the run lets go of once it is restored
+            del command  # it references the checkpoint, which the run frees once restored
             if job:
                 with closing(job.run):
                     run(job)
     except StoppedError as error:
-        print_error(f"{error}{job.run.how_to_resume if job else ', before the run had begun'}")
+        print_error(f"{error}{job.run.how_to_resume if job else ' before the run started'}")
         return 128 + error.signal
     except Exception as error:
         report_error(error, job.run.how_to_resume if job else None, debug="--debug" in argv)
         return 1 if job else 2
     finally:
         close_log()
-        leave()
+        destroy_process_group()
         flush_streams()
     return 0
 
 
 def run(job: Job) -> None:
-    """Run `job` from the base network, or from its checkpoint, to the report."""
+    """Run `job` from the base network or its checkpoint to the report."""
     resumed_in = job.run.resumed_in
     start(job)
     if resumed_in != "finetune" and not job.base.pruned:

@@ -1,4 +1,4 @@
-"""Several processes on the CPU by gloo: what they decide is the same, and the same as one process decides."""
+"""Several processes on the CPU over gloo: equal selections and weights on all ranks, equal to those of one process."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from data.sampler import Shard, batches_of_indices, images_in_step
 from scripts.checks.kill_test import differences
 from utils.config.cli import parse
 from utils.dist import launch as launch_module
-from utils.dist.launch import launch, processes_wanted
+from utils.dist.launch import count_processes, launch
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -31,7 +31,7 @@ def several(cwd, *words, **more):
 
 
 def started(cwd, words):
-    """A run of two processes that has made five steps."""
+    """Start a run of two processes and wait for its fifth step."""
     cwd.mkdir()
     command = [*TORCHRUN, ROOT / "main.py", *map(str, words)]
     process = subprocess.Popen(
@@ -48,15 +48,15 @@ def started(cwd, words):
 
 @pytest.mark.parametrize("of", [1, 2, 3, 5])
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 64])
-def test_processes_share_every_batch_and_none_of_them_goes_without_images(n, of):
+def test_every_batch_is_split_over_ranks_and_no_rank_is_without_images(n, of):
     own, lacking = zip(*(Shard(rank, of).local_indices(n) for rank in range(of)), strict=True)
-    real = [places[: len(places) - k] for places, k in zip(own, lacking, strict=True)]
+    real = [indices[: len(indices) - k] for indices, k in zip(own, lacking, strict=True)]
     assert torch.cat(real).tolist() == list(range(n))
-    assert all(len(places) >= min(n, 2) for places in own) or of == 1
+    assert all(len(indices) >= min(n, 2) for indices in own) or of == 1
     assert max(map(len, real)) - min(map(len, real)) <= 1
 
 
-def test_the_images_of_a_step_are_counted_as_the_batches_are():
+def test_images_in_step_equals_the_length_of_the_batch():
     batches = batches_of_indices(10, 4, 0, "x")
     assert [images_in_step(10, 4, step) for step in range(7)] == [len(next(batches)[0]) for _ in range(7)]
 
@@ -65,8 +65,8 @@ def test_the_images_of_a_step_are_counted_as_the_batches_are():
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    """What the processes of two_ranks.py have found: (first of two, second of two, the only one)."""
+def results(tmp_path_factory):
+    """Results of two_ranks.py: (rank 0 of 2, rank 1 of 2, the single process)."""
     folder = tmp_path_factory.mktemp("ranks")
     script = ROOT / "tests" / "dist" / "two_ranks.py"
     ran = several(folder, script, folder)
@@ -79,32 +79,32 @@ def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(value, other[key]) for key, value in one.items())
 
 
-def test_greg_2_with_batch_norm_is_identical_on_both_processes(found):
-    first, second, _ = found
-    for what in ("model", "penalties", "kept"):
-        assert same(first[what], second[what])
+def test_greg_2_with_batch_norm_is_identical_on_both_ranks(results):
+    first, second, _ = results
+    for key in ("model", "penalties", "kept"):
+        assert same(first[key], second[key])
     assert first["fingerprint"] == second["fingerprint"]
     assert all((~kept).any() for kept in first["kept"].values())
 
 
-def test_gradients_of_a_short_batch_are_those_of_one_process(found):
-    first, second, alone = found
+def test_gradients_of_a_short_batch_equal_those_of_one_process(results):
+    first, second, alone = results
     assert same(first["gradients"], second["gradients"])
     for name, gradient in alone["gradients"].items():
         torch.testing.assert_close(first["gradients"][name], gradient)
 
 
-def test_a_test_gives_both_the_figures_of_one_process(found):
-    first, second, alone = found
+def test_evaluation_on_both_ranks_equals_that_of_one_process(results):
+    first, second, alone = results
     assert first["accuracy"] == second["accuracy"] == pytest.approx(alone["accuracy"])
 
 
-def test_a_disagreement_is_noticed_by_both_at_the_next_step(found):
-    assert all("disagree" in what["disagreement"] for what in found[:2])
+def test_ranks_that_differ_stop_at_the_next_step(results):
+    assert all("ranks differ" in result["consensus_error"] for result in results[:2])
 
 
-def test_a_signal_to_one_is_heard_by_all_a_step_later_and_at_once_by_one_alone(found):
-    first, second, alone = found
+def test_a_signal_is_received_by_all_ranks_at_the_next_step_and_by_one_process_at_once(results):
+    first, second, alone = results
     assert first["signal"] == second["signal"] == [(0, False), (0, False), (15, False), (0, True), 0]
     assert alone["signal"] == [(0, False)] * 4 + [0]
 
@@ -127,7 +127,7 @@ def words_for(tiny, method, *more):
 
 
 @pytest.mark.parametrize("method", ["L1", "GReg-1", "GReg-2"])
-def test_picks_and_weights_are_those_of_one_process_on_a_net_without_batch_norm(method, tiny, tmp_path):
+def test_selections_and_weights_equal_those_of_one_process_without_batch_norm(method, tiny, tmp_path):
     words = words_for(tiny, method)
     alone = run_program(tmp_path / "one", *words)
     ran = several(tmp_path / "two", ROOT / "main.py", *words)
@@ -139,11 +139,11 @@ def test_picks_and_weights_are_those_of_one_process_on_a_net_without_batch_norm(
     for key, value in alone.load("checkpoint_just_finished_prune")["model"].items():
         after_cut = torch.load(run_dir / "weights" / "checkpoint_just_finished_prune.pth", weights_only=True)["model"]
         torch.testing.assert_close(after_cut[key], value, rtol=1e-4, atol=1e-5)
-    assert ran.stdout.count("Plan: ") == 1  # only the first speaks
+    assert ran.stdout.count("Plan: ") == 1  # only rank 0 prints
 
 
-def test_a_run_of_two_that_is_told_to_stop_goes_on_with_two_bit_for_bit_and_with_one(tiny, tmp_path):
-    """Batch-norm, whose running statistics each process keeps of its own images, included."""
+def test_a_run_of_two_stopped_by_a_signal_resumes_bit_for_bit_with_two_and_also_with_one(tiny, tmp_path):
+    """With batch norm, whose running statistics differ between ranks."""
     words = words_for(tiny, "GReg-1", "--arch", "resnet20", "--stage_pr", "[0,0.5,0.25,0.5,0]", "--lr_ft", "0:0.01")
     words += ["--stabilize_reg_interval", "40"]
     assert several(tmp_path / "alone", ROOT / "main.py", *words).returncode == 0
@@ -166,7 +166,7 @@ def test_a_run_of_two_that_is_told_to_stop_goes_on_with_two_bit_for_bit_and_with
     assert "saved by 2 process(es), resumed by 1: the result will not be the same to the last bit" in one.err
 
 
-def test_a_process_that_dies_ends_all_of_them_within_a_minute(tiny, tmp_path):
+def test_a_killed_process_ends_all_others_within_a_minute(tiny, tmp_path):
     words = words_for(tiny, "GReg-1", "--stabilize_reg_interval", "1000000")
     process = started(tmp_path / "run", words)
     children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
@@ -181,7 +181,7 @@ def test_a_process_that_dies_ends_all_of_them_within_a_minute(tiny, tmp_path):
     assert not any(os.path.exists(f"/proc/{pid}") for pid in workers)
 
 
-# how several processes are started
+# launch of several processes
 
 
 def options_of(*words):
@@ -196,21 +196,21 @@ def options_of(*words):
         (4, ("--gpu", "1"), 1), (4, ("--device", "cpu"), 1), (4, ("--plan",), 1), (4, ("--evaluate",), 1),
     ],
 )  # fmt: skip
-def test_every_visible_gpu_is_used_unless_one_is_named_or_there_is_little_to_do(gpus, words, expected, monkeypatch):
+def test_all_visible_gpus_are_used_except_with_gpu_cpu_plan_or_evaluate(gpus, words, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    assert processes_wanted(options_of(*words)) == expected
+    assert count_processes(options_of(*words)) == expected
 
 
-def test_under_torchrun_nothing_more_is_started_and_a_gpu_cannot_be_picked(monkeypatch):
+def test_under_torchrun_nothing_is_launched_and_gpu_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(launch_module, "under_torchrun", lambda: True)
-    assert processes_wanted(options_of()) == 1
+    assert count_processes(options_of()) == 1
     with pytest.raises(ValueError, match="--gpu"):
-        processes_wanted(options_of("--gpu", "1"))
+        count_processes(options_of("--gpu", "1"))
 
 
 def launched(cwd, *words):
-    """The exit code of ``launch`` with two processes, in a process of its own."""
+    """Run ``launch`` with two processes, in a subprocess."""
     program = "import sys; from utils.dist.launch import launch; sys.exit(launch(sys.argv[1], sys.argv[2:], 2))"
     environment = {**ENVIRONMENT, "PYTHONPATH": str(ROOT)}
     cwd.mkdir()
@@ -227,13 +227,13 @@ def test_the_program_starts_itself_in_two_processes(tiny, tmp_path):
     assert re.search(r'"processes": 2', (run_dir / "log" / "report.json").read_text())
 
 
-@pytest.mark.parametrize("how", ["--plan", "--plan=json"])
-def test_of_several_processes_one_speaks(how, tiny, tmp_path):
-    ran = launched(tmp_path / "run", *words_for(tiny, "L1", how))
-    assert (ran.returncode, ran.stdout.count("FLOPs") + ran.stdout.count('"flops1"')) == (0, 1 + (how == "--plan"))
+@pytest.mark.parametrize("flag", ["--plan", "--plan=json"])
+def test_only_rank_0_prints(flag, tiny, tmp_path):
+    ran = launched(tmp_path / "run", *words_for(tiny, "L1", flag))
+    assert (ran.returncode, ran.stdout.count("FLOPs") + ran.stdout.count('"flops1"')) == (0, 1 + (flag == "--plan"))
 
 
-def test_a_wrong_command_is_one_line_and_exit_code_2_in_several_processes_too(tiny, tmp_path):
+def test_a_wrong_command_in_several_processes_gives_one_line_and_exit_code_2(tiny, tmp_path):
     ran = launched(tmp_path / "run", *words_for(tiny, "L1", "--stage_pr", "[99:0.5]"))
     assert ran.returncode == 2
     (line,) = ran.stderr.splitlines()
@@ -241,7 +241,7 @@ def test_a_wrong_command_is_one_line_and_exit_code_2_in_several_processes_too(ti
     assert not list((tmp_path / "run").iterdir())
 
 
-def test_launch_is_what_main_calls(monkeypatch, tmp_path):
+def test_main_calls_launch(monkeypatch, tmp_path):
     import main
 
     called = []

@@ -1,4 +1,4 @@
-"""Signals to the program or to its whole process group, and data workers that are killed, with images in memory and in files."""
+"""Signals to the program or its process group, and killed data workers, with images in memory and in files."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
 def words_of(kind, folder):
-    """A run whose checkpoints come by signals alone."""
+    """Return the words of a run that writes checkpoints only on signals."""
     if kind == "arrays":
         words = command(folder, "GReg-1", "filter")
         words[words.index("--save_interval") + 1] = "100000"
@@ -27,14 +27,14 @@ def words_of(kind, folder):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Kind of images -> the words of a run, and the directory of one that nobody disturbed."""
-    root, found = tmp_path_factory.mktemp("signals"), {}
+    """Return kind of images -> (words of a run, directory of an uninterrupted one)."""
+    root, uninterrupted = tmp_path_factory.mktemp("signals"), {}
     write_images(root / "arrays")
     write_image_folder(root / "files", train=8)
     for kind in ("arrays", "files"):
         words = words_of(kind, root / kind)
-        found[kind] = words, run_alone(words, root / f"alone_{kind}")
-    return found
+        uninterrupted[kind] = words, run_alone(words, root / f"alone_{kind}")
+    return uninterrupted
 
 
 def log_of(cwd):
@@ -44,7 +44,7 @@ def log_of(cwd):
 
 
 def started(words, cwd, until="step 3/"):
-    """The process, in a group of its own, once it has made some steps."""
+    """Start the program in its own process group and wait until its log contains `until`."""
     cwd.mkdir()
     process = subprocess.Popen(
         words, cwd=cwd, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, process_group=0
@@ -64,7 +64,7 @@ def workers_of(process):
 
 @pytest.mark.parametrize("sent", SIGNALS, ids=lambda sent: sent.name)
 @pytest.mark.parametrize(("kind", "to"), [("arrays", "process"), ("files", "group")])
-def test_a_signal_saves_the_state_says_one_line_and_the_resumed_run_is_bit_equal(sent, kind, to, runs, tmp_path):
+def test_a_signal_saves_the_state_and_prints_one_line_and_the_resumed_run_is_bit_equal(sent, kind, to, runs, tmp_path):
     words, alone = runs[kind]
     process = started(words, tmp_path / "cwd")
     (os.killpg if to == "group" else os.kill)(process.pid, sent)
@@ -80,7 +80,7 @@ def test_a_signal_saves_the_state_says_one_line_and_the_resumed_run_is_bit_equal
     assert differences(alone, run_dir) == []
 
 
-def test_a_hang_up_that_nohup_ignores_stays_ignored(runs, tmp_path):
+def test_sighup_stays_ignored_under_nohup(runs, tmp_path):
     words, alone = runs["arrays"]
     process = started(["nohup", *words], tmp_path / "cwd")
     process.send_signal(signal.SIGHUP)
@@ -89,7 +89,7 @@ def test_a_hang_up_that_nohup_ignores_stays_ignored(runs, tmp_path):
     assert differences(alone, run_dir_in(tmp_path / "cwd")) == []
 
 
-def test_a_killed_data_worker_is_one_line_with_its_likely_cause_and_the_way_to_resume(runs, tmp_path):
+def test_a_killed_data_worker_gives_one_line_with_the_likely_cause_and_how_to_resume(runs, tmp_path):
     words, alone = runs["files"]
     process = started(words, tmp_path / "cwd", until="epoch 0:")
     for pid in workers_of(process):

@@ -1,4 +1,4 @@
-"""What each of two processes finds; run under torchrun by test_distributed.py, which reads rank<N>.pt."""
+"""Run by test_distributed.py under torchrun; each rank writes its results to rank<N>of<M>.pt."""
 
 import sys
 from pathlib import Path
@@ -37,8 +37,8 @@ def data_of(n: int, size: int, shard) -> Data:
     return Data(spec, *(ArraySplit(*images_of(n, size), spec, CPU) for _ in range(2)), seed=0, shard=shard)
 
 
-def grown(data: Data) -> tuple[torch.nn.Module, Pruner]:
-    """A network with batch-norm after GReg-2's prune phase."""
+def pruned_by_greg_2(data: Data) -> tuple[torch.nn.Module, Pruner]:
+    """Return a network with batch norm and its pruner after GReg-2's prune phase."""
     options, _ = parse(GREG2.split())
     torch.manual_seed(0)
     model = build_model("resnet20", 6, 1, 16)
@@ -51,58 +51,58 @@ def grown(data: Data) -> tuple[torch.nn.Module, Pruner]:
 
 
 def gradients_of_a_short_batch(data: Data) -> dict[str, torch.Tensor]:
-    """Of a network without batch-norm, after the third step of an epoch of 11 images in batches of 4."""
+    """Return gradients of a network without batch norm at the third step of an epoch of 11 images in batches of 4."""
     torch.manual_seed(0)
     model = build_model("lenet5", 6, 1, 32)
     net = process_group.wrap_ddp(model)
     optimizer = torch.optim.SGD(model.parameters(), 0.0)
     for step, (images, labels, _) in zip(range(3), data.train_batches(4, "x"), strict=False):
-        share = process_group.loss_scale(min(4, 11 - 4 * step))
-        train_step(net, images, labels, optimizer, Pruner(), step, share)
+        scale = process_group.loss_scale(min(4, 11 - 4 * step))
+        train_step(net, images, labels, optimizer, Pruner(), step, scale)
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
-def disagreement() -> str:
-    """What is said where the processes have decided differently, at the step after."""
-    agreement = RankConsensus()
-    agreement.exchange(0, False, 7)
-    agreement.exchange(0, False, 7 + process_group.shard().rank)
+def consensus_error() -> str:
+    """Return the error raised one step after the ranks' fingerprints differ."""
+    consensus = RankConsensus()
+    consensus.exchange(0, False, 7)
+    consensus.exchange(0, False, 7 + process_group.shard().rank)
     try:
-        agreement.exchange(0, False, 7)
+        consensus.exchange(0, False, 7)
     except ConsensusError as error:
         return str(error)
-    return "nothing"
+    return "no error"
 
 
-def told_of_a_signal() -> list[tuple[int, bool]]:
-    """What both hear when the second was sent signal 15 at the second of four steps."""
-    agreement = RankConsensus()
+def exchanged_signals() -> list[tuple[int, bool]]:
+    """Return the values received in four steps; rank 1 sends signal 15 at the second step, and a due save at the third."""
+    consensus = RankConsensus()
     second = process_group.shard().rank == 1
-    heard = [agreement.exchange(15 * (second and step == 1), second and step == 2, 1) for step in range(4)]
-    return [*heard, agreement.close(0)]
+    received = [consensus.exchange(15 * (second and step == 1), second and step == 2, 1) for step in range(4)]
+    return [*received, consensus.close(0)]
 
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    process_group.join(CPU)
+    process_group.init_process_group(CPU)
     shard = process_group.shard()
-    model, pruner = grown(data_of(20, 16, shard))
+    model, pruner = pruned_by_greg_2(data_of(20, 16, shard))
     torch.manual_seed(0)
-    plain = build_model("lenet5", 6, 1, 32)
-    found = {
+    lenet = build_model("lenet5", 6, 1, 32)
+    results = {
         "of": shard.world_size,
         "model": model.state_dict(),
         "fingerprint": pruner.fingerprint(),
         "penalties": {layer.name: layer.penalty for layer in pruner.layers},
         "kept": pruner.kept(),
         "gradients": gradients_of_a_short_batch(data_of(11, 32, shard)),
-        "accuracy": evaluate(plain, data_of(11, 32, shard).test_batches()),
-        "disagreement": disagreement() if shard.world_size > 1 else "",
-        "signal": told_of_a_signal(),
+        "accuracy": evaluate(lenet, data_of(11, 32, shard).test_batches()),
+        "consensus_error": consensus_error() if shard.world_size > 1 else "",
+        "signal": exchanged_signals(),
         "loss": F.cross_entropy(torch.zeros(1, 6), torch.zeros(1).long()).item(),
     }
-    torch.save(found, folder / f"rank{shard.rank}of{shard.world_size}.pt")
-    process_group.leave()
+    torch.save(results, folder / f"rank{shard.rank}of{shard.world_size}.pt")
+    process_group.destroy_process_group()
 
 
 if __name__ == "__main__":

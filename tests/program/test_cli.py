@@ -577,6 +577,14 @@ def test_small_networks_compute_in_float32(arch, fast, monkeypatch):
     assert precision.resolved(asked, torch.device("cpu")) == replace(asked, cuda_graph="off")
 
 
+@pytest.mark.parametrize(("size", "amp"), [(16, "none"), (32, "bf16"), (224, "bf16")])
+def test_large_networks_on_tiny_images_compute_in_float32(size, amp, monkeypatch):
+    """There oneDNN's bf16 gradient of a strided depthwise conv is uninitialized memory."""
+    monkeypatch.setattr(precision, "has_bf16_arithmetic", lambda: True)
+    options = parse(["--dataset", "digits", "--arch", "mobilenet_v2"])[0]
+    assert precision.resolved(options, torch.device("cpu"), size).amp == amp
+
+
 def test_latency_is_measured_where_asked_for(sets, tmp_path, monkeypatch):
     monkeypatch.setattr(latency, "SECONDS", 0.0)
     ran = run_program(tmp_path, *command(sets, "L1", *RESIDUAL, "--report_latency"))

@@ -12,7 +12,7 @@ import pytest
 from helpers import ROOT, run_program
 
 from utils.config.cli import parse
-from utils.dist.device import device_notices, device_of
+from utils.dist.device import device_notices, resolve_device
 
 MAIN = [sys.executable, str(ROOT / "main.py")]
 WORDS = ["--dataset", "digits", "--arch", "lenet5_mini", "--method", "none", "--epochs", "1", "--seed", "0"]
@@ -48,7 +48,7 @@ def test_left_over_variables_of_a_launcher_say_for_whom_the_program_waits(rank, 
 @pytest.mark.parametrize("asked", ["-1", "", "NoDevFiles", "-1,0"])
 def test_who_asks_for_no_gpu_gets_no_notice(asked, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", asked)
-    assert device_notices(device_of("cpu"), None) == []
+    assert device_notices(resolve_device("cpu"), None) == []
 
 
 def test_a_billion_epochs_are_planned_at_once(tmp_path):

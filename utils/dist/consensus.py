@@ -4,7 +4,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from utils.dist.process_group import PATIENCE, shard
+from utils.dist.process_group import TIMEOUT, shard
 
 
 class ConsensusError(ArithmeticError):
@@ -14,31 +14,30 @@ class ConsensusError(ArithmeticError):
 class RankConsensus:
     """Exchange a few integers between all ranks at every step, without a host sync.
 
-    What is sent at one step is received at the next: the message travels during the step. It goes over gloo, from CPU
-    to CPU, so that no GPU is stalled.
+    Values sent at one step are received at the next. They travel over gloo, from CPU to CPU, so that no GPU stalls.
     """
 
     def __init__(self) -> None:
         self._group: dist.ProcessGroup | None = None
         if shard().world_size > 1:
-            group = dist.new_group(backend="gloo", timeout=PATIENCE)
+            group = dist.new_group(backend="gloo", timeout=TIMEOUT)
             assert isinstance(group, dist.ProcessGroup)  # every rank is a member
             self._group = group
         self._pending: tuple[dist.Work, Tensor] | None = None
 
     def exchange(self, signal: int, due: bool, fingerprint: int) -> tuple[int, bool]:
-        """Send this rank's values; receive those of the step before.
+        """Send this rank's values; receive those of the previous step.
 
         Args:
-            signal: number of the signal that this process received, or 0.
-            due: whether this process finds a checkpoint due.
-            fingerprint: of what it has decided so far.
+            signal: number of the signal received by this process, or 0.
+            due: whether a checkpoint is due in this process.
+            fingerprint: digest of λ, selections and status in this process.
 
         Returns:
-            The signal and whether a checkpoint is due, of any rank.
+            The largest signal number of all ranks, and whether a checkpoint is due in any.
 
         Raises:
-            ConsensusError: the fingerprints differ.
+            ConsensusError: the fingerprints of the previous step differ.
         """
         if self._group is None:
             return signal, due
@@ -57,11 +56,11 @@ class RankConsensus:
         self._pending = None
         signal, due, largest, negated_smallest = values.tolist()
         if largest != -negated_smallest:
-            raise ConsensusError("the processes disagree on λ, picks or status; nothing more is saved")
+            raise ConsensusError("ranks differ in λ, selections or status; no further checkpoint is saved")
         return signal, bool(due)
 
     def close(self, signal: int) -> int:
-        """Receive the last exchange. Returns the number of a signal, or 0."""
+        """Receive the last exchange. Returns the signal number, or 0."""
         if self._group is None:
             return signal
         signal, _ = self._receive()

@@ -1,37 +1,37 @@
-"""Choice of the device."""
+"""Resolution of ``--device`` and ``--gpu``."""
 
 import os
 
 import torch
 
 
-def device_of(name: str, gpu: int | None = None) -> torch.device:
-    """Resolve ``auto`` to a GPU if there is one; under torchrun, to this process's own.
+def resolve_device(name: str, gpu: int | None = None) -> torch.device:
+    """Resolve ``auto`` to a GPU if one is visible; under torchrun, to that of the local rank.
 
     Args:
-        gpu: its number among the visible ones; None: the first.
+        gpu: index among the visible GPUs; None: the first.
 
     Raises:
-        ValueError: a GPU is asked for that is not there.
+        ValueError: the requested GPU is not available.
     """
     count = torch.cuda.device_count()
     if name == "cuda" and not count:
-        raise ValueError("--device cuda: there is no GPU here; --device cpu or auto works")
+        raise ValueError("--device cuda: no GPU is available; use --device cpu or auto")
     if name == "cpu" or not count:
         return torch.device("cpu")
     if gpu is not None and gpu >= count:
-        raise ValueError(f"--gpu {gpu}: the visible GPUs are 0 to {count - 1}")
+        raise ValueError(f"--gpu {gpu}: no such GPU; visible GPUs are 0 to {count - 1}")
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     if local_rank >= count:
-        raise ValueError(f"more processes than GPUs: {count} visible here; give torchrun --nproc_per_node={count}")
+        raise ValueError(f"more processes than visible GPUs ({count}): use torchrun --nproc_per_node={count}")
     return torch.device("cuda", gpu if gpu is not None else local_rank)
 
 
 def device_notices(device: torch.device, gpu: int | None) -> list[str]:
-    """Notices on GPU flags that have no effect."""
-    asked = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    asked = "" if asked.startswith("-1") or asked == "NoDevFiles" else asked  # how one asks for none
-    if device.type == "cpu" and torch.cuda.device_count() == 0 and (asked or gpu is not None):
-        wish = f"CUDA_VISIBLE_DEVICES={asked}" if asked else f"--gpu {gpu}"
-        return [f"{wish}, but there is no GPU here: computing on the CPU"]
+    """Return notices on GPU settings that have no effect."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    visible = "" if visible.startswith("-1") or visible == "NoDevFiles" else visible  # values that hide all GPUs
+    if device.type == "cpu" and torch.cuda.device_count() == 0 and (visible or gpu is not None):
+        setting = f"CUDA_VISIBLE_DEVICES={visible}" if visible else f"--gpu {gpu}"
+        return [f"{setting} has no effect: no GPU is available; computing on the CPU"]
     return []

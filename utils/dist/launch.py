@@ -14,22 +14,22 @@ from utils.dist.process_group import under_torchrun
 from utils.dist.signals import SIGNALS
 
 
-def processes_wanted(options: Options) -> int:
-    """Number of processes to start: one per visible GPU; 1 where there is nothing to launch.
+def count_processes(options: Options) -> int:
+    """Return the number of processes to launch: one per visible GPU; 1 where none are launched.
 
     Raises:
-        ValueError: flags of the original program ask for what only torchrun can start; gives the line to type.
+        ValueError: the flags require torchrun; the message has the command.
     """
     if under_torchrun():
         if options.gpu is not None:
-            raise ValueError("--gpu picks one GPU for one process; under torchrun each process takes its own")
+            raise ValueError(f"--gpu {options.gpu} does not apply under torchrun, where each process uses its own GPU: remove it")
         return 1
     if options.world_size > 1:
         address, _, port = options.dist_url.removeprefix("tcp://").rpartition(":")
-        meet = f"{address}:{port}" if address and port.isdigit() else "FIRST_MACHINE:29500"
+        endpoint = f"{address}:{port}" if address and port.isdigit() else "FIRST_MACHINE:29500"
         raise ValueError(
-            f"--world-size {options.world_size}: several machines start with torchrun, on each of them: torchrun "
-            f"--nnodes={options.world_size} --nproc_per_node=gpu --rdzv_backend=c10d --rdzv_endpoint={meet} main.py …"
+            f"--world-size {options.world_size}: use torchrun for several machines; run on each: torchrun "
+            f"--nnodes={options.world_size} --nproc_per_node=gpu --rdzv_backend=c10d --rdzv_endpoint={endpoint} main.py …"
         )
     if options.gpu is not None or options.device == "cpu" or options.plan or options.evaluate:
         return 1
@@ -37,14 +37,14 @@ def processes_wanted(options: Options) -> int:
 
 
 def launch(program: str, argv: Sequence[str], n: int) -> int:
-    """Run `program` with `argv` in `n` processes, as torchrun does. Returns the exit code of the first that failed."""
-    # Imported here: it takes a second, and most commands launch nothing.
+    """Run `program` with `argv` in `n` processes, as torchrun does. Returns the exit code of the first failure, or 0."""
+    # Imported here: it takes a second, and most commands do not launch processes.
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // n, 1)))
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes speak for themselves
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes print their own errors
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

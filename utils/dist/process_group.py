@@ -16,12 +16,12 @@ from torch.nn.parallel import DistributedDataParallel
 from data import Shard
 
 log = logging.getLogger("pruning")
-SILENCE_SECONDS = 3.0  # of waiting for other processes, before a notice
-PATIENCE = timedelta(minutes=30)  # while the first process alone reads, or estimates batch-norm statistics
+NOTICE_AFTER_SECONDS = 3.0  # of waiting for other processes
+TIMEOUT = timedelta(minutes=30)  # others wait while rank 0 reads files or re-estimates batch-norm statistics
 
 
 def shard() -> Shard:
-    """Rank and number of processes."""
+    """Return this process's rank and the world size."""
     return Shard(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Shard()
 
 
@@ -36,16 +36,16 @@ def is_main_process() -> bool:
 
 @contextmanager
 def _log_waiting() -> Iterator[None]:
-    """Log after a while for which processes this one waits."""
+    """Log a notice if the process group takes long to form."""
     environment = os.environ
-    where = f"{environment.get('MASTER_ADDR')}:{environment.get('MASTER_PORT')}"
+    address = f"{environment.get('MASTER_ADDR')}:{environment.get('MASTER_PORT')}"
     n = int(environment.get("WORLD_SIZE", "1")) - 1
-    text = f"notice: waiting for {n} other process{'es' * (n > 1)} at {where}"
-    level = logging.WARNING  # of the first process alone
-    if "TORCHELASTIC_RUN_ID" not in environment:  # perhaps left over, and then any rank is alone
-        text += "; for one process alone, unset RANK, WORLD_SIZE and MASTER_ADDR"
+    text = f"notice: waiting for {n} other process{'es' * (n > 1)} at {address}"
+    level = logging.WARNING  # printed by rank 0 only
+    if "TORCHELASTIC_RUN_ID" not in environment:  # perhaps stale variables: then any rank may be the only process
+        text += "; to run a single process, unset RANK, WORLD_SIZE and MASTER_ADDR"
         level = logging.ERROR
-    timer = threading.Timer(SILENCE_SECONDS, log.log, [level, text])
+    timer = threading.Timer(NOTICE_AFTER_SECONDS, log.log, [level, text])
     timer.daemon = True
     timer.start()
     try:
@@ -54,27 +54,27 @@ def _log_waiting() -> Iterator[None]:
         timer.cancel()
 
 
-def join(device: torch.device, backend: str | None = None) -> None:
-    """Initialize the process group if torchrun has started several processes.
+def init_process_group(device: torch.device, backend: str | None = None) -> None:
+    """Initialize the process group under torchrun.
 
     Args:
-        backend: None: nccl on GPUs, gloo elsewhere.
+        backend: default: nccl on GPUs, gloo on CPUs.
     """
     if under_torchrun() and not dist.is_initialized():
         if device.type == "cuda":
-            torch.cuda.set_device(device)  # where nccl sends objects from
+            torch.cuda.set_device(device)  # nccl sends objects from the current device
         name = backend or ("nccl" if device.type == "cuda" else "gloo")
         with _log_waiting():
-            dist.init_process_group(name, timeout=PATIENCE, device_id=device if name == "nccl" else None)
+            dist.init_process_group(name, timeout=TIMEOUT, device_id=device if name == "nccl" else None)
 
 
-def leave() -> None:
+def destroy_process_group() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def wrap_ddp(model: nn.Module) -> nn.Module:
-    """Wrap `model` in DistributedDataParallel; with one process, return it."""
+    """Wrap `model` in DistributedDataParallel if there are several processes."""
     if shard().world_size == 1:
         return model
     device = next(model.parameters()).device
@@ -89,32 +89,32 @@ def broadcast_buffers(model: nn.Module) -> None:
 
 
 def all_reduce_sum(values: Tensor) -> Tensor:
-    """The sum of `values` over all processes."""
+    """Sum `values` over all processes, in place."""
     if shard().world_size > 1:
         dist.all_reduce(values)
     return values
 
 
 def all_gather(value: Any) -> list[Any]:
-    """Gather `value` of every rank, in order."""
-    found = [value] * shard().world_size
+    """Gather `value` of all ranks, in order of rank."""
+    values = [value] * shard().world_size
     if shard().world_size > 1:
-        dist.all_gather_object(found, value)
-    return found
+        dist.all_gather_object(values, value)
+    return values
 
 
 def broadcast_from_main(value: Any) -> Any:
     """Broadcast rank 0's `value`."""
-    box = [value]
+    values = [value]
     if shard().world_size > 1:
-        dist.broadcast_object_list(box, 0)
-    return box[0]
+        dist.broadcast_object_list(values, 0)
+    return values[0]
 
 
 def loss_scale(n_images: int) -> float:
-    """Factor of a rank's summed loss that makes the average over ranks the mean of the global batch.
+    """Return the factor for a rank's summed loss such that gradients averaged over ranks are the global batch's mean.
 
     Args:
-        n_images: of the batch, over all processes.
+        n_images: images of the global batch.
     """
     return shard().world_size / n_images

@@ -1,4 +1,4 @@
-"""Signals of schedulers and terminals, which end a run with its state saved."""
+"""Signals from schedulers and terminals: a run saves its state and stops."""
 
 import math
 import signal
@@ -6,15 +6,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-SEVERAL_SECONDS = 5.0  # schedulers send a signal several times; within these seconds they are one
+REPEAT_SECONDS = 5.0  # schedulers repeat a signal; repeats within this time are ignored
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
 class StoppedError(BaseException):
-    """A signal has ended the run. A BaseException, so that no handler of errors catches it.
+    """The run was stopped by a signal. A BaseException, so that no ``except Exception`` catches it.
 
     Attributes:
-        signal: its number; the exit code is 128 more.
+        signal: its number; the exit code is 128 + signal.
     """
 
     def __init__(self, number: int, where: str = ""):
@@ -23,43 +23,43 @@ class StoppedError(BaseException):
 
 
 class StopSignal:
-    """End the run at a signal: at once, or during training at the end of the step.
+    """Stop the run on a signal: immediately, or during training at the end of the step.
 
     Attributes:
-        signal: number of the signal that came while steps were trained, or 0.
+        signal: number of the signal received while deferred, or 0.
     """
 
     def __init__(self):
         self.signal = 0
         self._deferred = False
-        self._ending_since = -math.inf
+        self._stopping_since = -math.inf
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Handle signals within. SIGHUP stays ignored under ``nohup``."""
+        """Handle signals inside the context. SIGHUP stays ignored under ``nohup``."""
         handled = [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
-        before = {number: signal.signal(number, self._received) for number in handled}
+        before = {number: signal.signal(number, self._handle) for number in handled}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _received(self, number: int, _) -> None:
+    def _handle(self, number: int, _) -> None:
         if self._deferred:
             self.signal = self.signal or number
-        elif time.monotonic() - self._ending_since > SEVERAL_SECONDS:
-            self._ending_since = time.monotonic()
+        elif time.monotonic() - self._stopping_since > REPEAT_SECONDS:
+            self._stopping_since = time.monotonic()
             raise StoppedError(number)
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Defer signals within: the training loop checks ``signal`` after each step."""
+        """Defer signals inside the context: the training loop checks ``signal`` after each step."""
         self._deferred = True
         try:
             yield
         finally:
             self._deferred = False
         if self.signal:
-            self._ending_since = time.monotonic()
+            self._stopping_since = time.monotonic()
             raise StoppedError(self.signal)

@@ -10,21 +10,29 @@ from typing import cast
 import torch
 from torch import nn
 
+from model import CIFAR_MODELS
 from utils.config.options import Options
 
 # Networks with few convs or none: bf16 made them slower, or no faster.
 LITTLE_ARITHMETIC = ("lenet5", "lenet5_mini", "mlp_7_linear")
 
 
-def resolved(options: Options, device: torch.device) -> Options:
-    """`options` with every ``auto`` of speed decided, by device and network.
+# Torchvision's and other large networks shrink smaller images to one pixel before their last stride. There oneDNN's
+# bf16 gradient of a strided depthwise conv is uninitialized memory (torch 2.14, channels_last).
+SMALLEST_FOR_LARGE = 32
+
+
+def resolved(options: Options, device: torch.device, image_size: int = 224) -> Options:
+    """`options` with every ``auto`` of speed decided, by device, network and size of the images.
 
     Raises:
         ValueError: what is asked for cannot be done here.
     """
     if options.cuda_graph == "on":
         raise ValueError("--cuda_graph on is not available yet: no GPU was at hand to try it on; give auto or off")
-    fast = options.arch not in LITTLE_ARITHMETIC and device.type == "cpu" and has_bf16_arithmetic()
+    tiny = options.arch not in CIFAR_MODELS and image_size < SMALLEST_FOR_LARGE
+    little = options.arch in LITTLE_ARITHMETIC or tiny
+    fast = not little and device.type == "cpu" and has_bf16_arithmetic()
     return replace(
         options,
         amp=("bf16" if fast else "none") if options.amp == "auto" else options.amp,

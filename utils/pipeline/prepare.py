@@ -15,8 +15,8 @@ from utils.checkpoint.state import Checkpoint
 from utils.checkpoint.validation import refuse_other_optimizer
 from utils.config.options import Options
 from utils.config.types import error_prefix
-from utils.dist.device import device_notices, device_of
-from utils.dist.process_group import broadcast_from_main, join, shard
+from utils.dist.device import device_notices, resolve_device
+from utils.dist.process_group import broadcast_from_main, init_process_group, shard
 from utils.dist.signals import StopSignal
 from utils.engine.evaluate import evaluate
 from utils.engine.precision import resolved
@@ -72,13 +72,14 @@ def prepare(command: Command, stop: StopSignal) -> Job | None:
         ValueError: the command cannot be carried out.
     """
     options, notices = command.options, list(command.notices)
-    device = device_of(options.device, options.gpu)
-    join(device, options.dist_backend)
-    options = resolved(replace(options, seed=broadcast_from_main(options.seed)), device)
+    device = resolve_device(options.device, options.gpu)
+    init_process_group(device, options.dist_backend)
+    options = replace(options, seed=broadcast_from_main(options.seed))
     with error_prefix("data_path"):
         wanted = preprocessing_of(options.arch)
         mean_std = (wanted.mean, wanted.std) if wanted else None
         source = DataSource(options.dataset, options.data_path, wanted.size if wanted else None, mean_std)
+    options = resolved(options, device, source.spec.size)
     notices += device_notices(device, options.gpu) + family_notice(options, source.spec)
     if options.evaluate:
         print_evaluation(options, source, device)
