@@ -31,7 +31,7 @@ def file(tmp_path):
 
 
 def content(value: float) -> Checkpoint:
-    """A network alone, as much of it as is compared without building it."""
+    """Return a minimal checkpoint of a network without a run's state."""
     data = {"classes": 10, "channels": 1, "size": 32}
     model = {"w.weight": torch.full((1, 1), value)}
     return Checkpoint({"arch": "resnet20", "not_use_bn": False}, data, {}, {}, model)
@@ -41,10 +41,10 @@ def stored(file) -> float:
     return files.read(file).model["w.weight"].item()
 
 
-def test_what_is_saved_is_read_back_with_the_version(file):
+def test_a_saved_checkpoint_is_read_back_with_its_version(file):
     files.save(file, content(3.0))
-    found = files.read(file)
-    assert found == replace(content(3.0), version=VERSION, model=found.model)
+    checkpoint = files.read(file)
+    assert checkpoint == replace(content(3.0), version=VERSION, model=checkpoint.model)
     assert stored(file) == 3.0
 
 
@@ -55,7 +55,7 @@ def test_a_save_that_fails_leaves_the_old_file(file):
     assert stored(file) == 1.0
 
 
-def test_a_disk_that_fails_before_all_is_written_leaves_the_old_file(file, monkeypatch):
+def test_a_failed_flush_leaves_the_old_file(file, monkeypatch):
     def broken(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -67,7 +67,7 @@ def test_a_disk_that_fails_before_all_is_written_leaves_the_old_file(file, monke
     assert list(file.parent.iterdir()) == [file]
 
 
-def test_nothing_but_the_file_is_left_beside_a_save(file):
+def test_a_save_leaves_no_temporary_file(file):
     for _ in range(2):
         files.save(file, content(1.0))
     assert list(file.parent.iterdir()) == [file]
@@ -87,8 +87,8 @@ def test_a_pattern_that_matches_one_file_names_it(tmp_path):
     for run in ("a_resnet56", "b_vgg19"):
         (tmp_path / run / "weights").mkdir(parents=True)
         (tmp_path / run / "weights" / "best.pth").touch()
-    found = find_one(str(tmp_path / "*resnet56*" / "weights" / "best.pth"))
-    assert found == tmp_path / "a_resnet56" / "weights" / "best.pth"
+    path = find_one(str(tmp_path / "*resnet56*" / "weights" / "best.pth"))
+    assert path == tmp_path / "a_resnet56" / "weights" / "best.pth"
 
 
 def test_a_pattern_that_matches_nothing_is_refused(tmp_path):
@@ -110,13 +110,13 @@ def test_folders_do_not_count_as_files(tmp_path):
     assert "is a directory" in one_line_refusal(find_one, str(tmp_path / "x.pth"))
 
 
-def test_a_home_directory_is_found(tmp_path, monkeypatch):
+def test_a_home_directory_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "a.pth").touch()
     assert find_one("~/a.pth") == tmp_path / "a.pth"
 
 
-# reading what others wrote
+# files of other tools
 
 
 @pytest.mark.parametrize(
@@ -130,10 +130,10 @@ def test_a_home_directory_is_found(tmp_path, monkeypatch):
     ],
     ids=["plain", "state_dict", "model", "module.", "state_dict with module."],
 )
-def test_weights_of_other_programs_are_read_whatever_they_are_wrapped_in(wrap, file):
+def test_wrapped_weights_of_other_tools_are_read(wrap, file):
     net, other = small_net(), small_net()
     torch.save(wrap(net.state_dict()), file)
-    files.fill(other, files.read(file).model, "file")
+    files.load_weights(other, files.read(file).model, "file")
     assert all(torch.equal(value, other.state_dict()[key]) for key, value in net.state_dict().items())
 
 
@@ -188,42 +188,42 @@ def test_any_other_bytes_are_refused_in_one_line(content, tmp_path_factory):
     assert str(file) in one_line_refusal(files.read, file)
 
 
-# filling a network
+# loading weights into a network
 
 
-def test_keys_that_do_not_fit_are_named_by_what_is_wrong_with_them():
+def test_missing_unexpected_and_misshapen_keys_are_named():
     net = small_net()
     state = dict(net.state_dict())
     del state["0.bias"]
     state["9.weight"] = torch.ones(1)
     state["3.weight"] = torch.ones(5, 2)
-    line = one_line_refusal(files.fill, net, state, "some.pth")
+    line = one_line_refusal(files.load_weights, net, state, "some.pth")
     assert line.startswith("some.pth")
     assert "missing 0.bias" in line
     assert "unexpected 9.weight" in line
     assert "3.weight (5, 2) for (3, 2)" in line
 
 
-def test_only_the_first_of_many_wrong_keys_are_listed():
+def test_a_long_list_of_wrong_keys_is_truncated():
     net = build_model("resnet20", 10, 3, 32)
-    line = one_line_refusal(files.fill, net, {}, "empty.pth")
+    line = one_line_refusal(files.load_weights, net, {}, "empty.pth")
     assert "conv1.weight" in line
     assert "more" in line
     assert len(line) < 300
 
 
-def test_a_network_that_is_refused_its_weights_is_left_as_it_was():
+def test_refused_weights_leave_the_network_unchanged():
     net = small_net()
     before = {key: value.clone() for key, value in net.state_dict().items()}
     state = {key: torch.zeros_like(value) for key, value in before.items() if key != "0.bias"}
-    one_line_refusal(files.fill, net, state, "x")
+    one_line_refusal(files.load_weights, net, state, "x")
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
 
 
-def test_counts_of_batches_may_be_missing():
+def test_num_batches_tracked_may_be_missing():
     net, other = small_net(), small_net()
     state = {key: value for key, value in net.state_dict().items() if "num_batches" not in key}
-    files.fill(other, state, "old.pth")
+    files.load_weights(other, state, "old.pth")
     assert torch.equal(other[0].weight, net[0].weight)
 
 
@@ -231,10 +231,10 @@ def test_counts_of_batches_may_be_missing():
 @pytest.mark.parametrize(
     ("arch", "name"), [("resnet20", "resnet20-cifar10-12fca82f.th"), ("resnet56", "resnet56-cifar10-4bfd9763.th")]
 )
-def test_widely_shared_cifar_checkpoints_load_as_they_are(arch, name):
+def test_public_cifar_checkpoints_load_unchanged(arch, name):
     net = build_model(arch, 10, 3, 32)
     state = files.read(Path(SHARED / "data" / name)).model
-    files.fill(net, state, name)
+    files.load_weights(net, state, name)
     assert torch.equal(net.conv1.weight, state["conv1.weight"])
     assert torch.equal(net.linear.bias, state["linear.bias"])
     assert net.bn1.running_var.ne(1).any()

@@ -1,4 +1,4 @@
-"""Weights of other programs: recognized by content, whatever they are wrapped in; their values are checked."""
+"""Weights of other tools: found by content under any wrapper; their values are checked."""
 
 import argparse
 import collections
@@ -52,7 +52,7 @@ def adam_of(model: nn.Module) -> dict:
     return optimizer.state_dict()
 
 
-# where the weights are, and by which names
+# keys and prefixes
 
 KEYS = (
     "", "net", "model", "state_dict", "model_state_dict", "state_dict_ema", "model_ema", "weights", "any name",
@@ -78,8 +78,8 @@ def test_weights_are_found_under_any_key_and_prefix(prefix, arch):
     for key in KEYS:
         content = nested(key, prefixed(state, prefix))
         beside = {} if not key else {"epoch": 3, "optimizer_state_dict": optimizer, "rng": torch.get_rng_state()}
-        found, notices = find_weights(content | beside, "x.pth")
-        assert same(found, state), key
+        found_state, notices = find_weights(content | beside, "x.pth")
+        assert same(found_state, state), key
         assert len(notices) == bool(key or prefix)
         assert all(part in notices[0] for part in (key, prefix) if part)
 
@@ -87,20 +87,20 @@ def test_weights_are_found_under_any_key_and_prefix(prefix, arch):
 @pytest.mark.parametrize("arch", ["lenet5", "resnet110", "vgg19", "mlp_7_linear", "resnet50", "vgg16_bn", "alexnet",
                                   "densenet121", "mobilenet_v3_small", "efficientnet_b0", "swin_t", "vit_b_16",
                                   "convnext_tiny", "squeezenet1_1", "googlenet", "inception_v3"])  # fmt: skip
-def test_no_network_has_a_prefix_that_could_be_taken_for_a_wrapper(arch):
+def test_no_prefix_of_a_network_is_mistaken_for_a_wrapper(arch):
     with torch.device("meta"):
         own = build_model(arch, 10, 3, 32 if arch.startswith("lenet") else 299 if arch == "inception_v3" else 224)
-    found, notices = find_weights(dict(own.state_dict()), "x.pth")
-    assert found.keys() == own.state_dict().keys()
+    state, notices = find_weights(dict(own.state_dict()), "x.pth")
+    assert state.keys() == own.state_dict().keys()
     assert not notices
 
 
-def test_wrappers_around_a_part_of_a_network_are_removed():
+def test_wrappers_around_a_submodule_are_removed():
     state = state_of("vgg11")
     for wrapper in ("module.", "_orig_mod.", "_orig_mod.module."):
         wrapped = {key.replace("features.", f"features.{wrapper}"): value for key, value in state.items()}
-        found, (notice,) = find_weights({"state_dict": wrapped}, "x.pth")
-        assert same(found, state)
+        unwrapped, (notice,) = find_weights({"state_dict": wrapped}, "x.pth")
+        assert same(unwrapped, state)
         assert wrapper in notice
 
 
@@ -113,16 +113,16 @@ def test_the_wrappers_of_torch_itself_are_removed():
         torch.compile(model),
         torch.compile(nn.DataParallel(model)),
     ):
-        found, (notice,) = find_weights({"any": wrapped.state_dict()}, "x.pth")
-        assert same(found, dict(model.state_dict()))
+        unwrapped, (notice,) = find_weights({"any": wrapped.state_dict()}, "x.pth")
+        assert same(unwrapped, dict(model.state_dict()))
         assert ("n_averaged" in notice) == isinstance(wrapped, torch.optim.swa_utils.AveragedModel)
 
 
-def test_what_lies_beside_the_wrapped_network_is_left_out_with_a_notice():
+def test_tensors_outside_of_the_wrapper_are_dropped_with_a_notice():
     state = state_of("resnet20")
     beside = {"criterion.weight": torch.ones(4), "train_acc.total": torch.tensor(5)}
-    found, (notice,) = find_weights({"state_dict": prefixed(state, "model.") | beside, "epoch": 1}, "x.pth")
-    assert same(found, state)
+    unwrapped, (notice,) = find_weights({"state_dict": prefixed(state, "model.") | beside, "epoch": 1}, "x.pth")
+    assert same(unwrapped, state)
     assert all(name in notice for name in beside)
 
 
@@ -142,11 +142,11 @@ NOT_WEIGHTS = {
 
 
 @pytest.mark.parametrize("name", NOT_WEIGHTS)
-def test_tensors_that_are_not_weights_are_not_taken_for_weights(name):
+def test_other_tensors_are_not_mistaken_for_weights(name):
     assert "holds no weights" in one_line_refusal(find_weights, NOT_WEIGHTS[name], "x.pth")
     state = state_of()
-    found, _ = find_weights({"net": state, "other": NOT_WEIGHTS[name]}, "x.pth")
-    assert same(found, state)
+    weights, _ = find_weights({"net": state, "other": NOT_WEIGHTS[name]}, "x.pth")
+    assert same(weights, state)
 
 
 @pytest.mark.parametrize(
@@ -159,12 +159,12 @@ def test_tensors_that_are_not_weights_are_not_taken_for_weights(name):
         {"swa": {"n_averaged": torch.tensor(5)}},
     ],
 )
-def test_other_parts_of_training_are_passed_over(beside):
+def test_losses_optimizers_and_metrics_are_ignored(beside):
     state = state_of()
     assert same(find_weights({"net": state, **beside}, "x.pth")[0], state)
 
 
-# several sets
+# several state dicts
 
 SEVERAL = {
     "average beside raw": ({"state_dict": 1, "state_dict_ema": 2}, ("state_dict", "state_dict_ema")),
@@ -175,7 +175,7 @@ SEVERAL = {
 
 
 def filled(content):
-    """`content` with networks in the place of seeds."""
+    """Replace the seeds in `content` by state dicts of networks."""
     if isinstance(content, dict):
         return {key: filled(value) for key, value in content.items()}
     if isinstance(content, list):
@@ -184,14 +184,14 @@ def filled(content):
 
 
 @pytest.mark.parametrize("name", SEVERAL)
-def test_several_sets_of_weights_are_named_and_a_key_chooses(name):
+def test_several_state_dicts_are_named_and_a_key_chooses_one(name):
     content, keys = SEVERAL[name]
     line = one_line_refusal(find_weights, filled(content), "x.pth")
     assert all(key in line for key in keys)
     assert "--weights_key" in line
     for seed, key in enumerate(keys, 1):
-        found, notices = find_weights(filled(content), "x.pth", key)
-        assert same(found, state_of("resnet20", seed))
+        weights, notices = find_weights(filled(content), "x.pth", key)
+        assert same(weights, state_of("resnet20", seed))
         assert key in notices[0]
     line = one_line_refusal(find_weights, filled(content), "x.pth", "nowhere")
     assert line.startswith("--weights_key nowhere: ")
@@ -209,7 +209,7 @@ def test_a_key_chooses_the_top_level_or_a_prefix():
     assert same(find_weights(flat, "x.pth", "ema_model")[0], average)
 
 
-def test_the_same_weights_twice_are_one_set():
+def test_copies_of_the_same_weights_count_once():
     state = state_of()
     copied = {f"module.{key}": value.clone() for key, value in state.items()}
     assert same(find_weights({"model": state, "state_dict": copied}, "x.pth")[0], state)
@@ -225,7 +225,7 @@ def test_a_network_and_its_wrapped_copy_in_one_dict_do_not_overwrite_each_other(
 
 @pytest.mark.parametrize("theirs", ["fc", "classifier", "head", "heads.head", "last_linear", "module.fc"])
 @pytest.mark.parametrize("arch", ["resnet20", "lenet5_mini", "vgg11", "mlp_7_linear"])
-def test_a_head_of_another_name_is_taken_with_a_notice(theirs, arch):
+def test_a_classifier_of_another_name_is_renamed_with_a_notice(theirs, arch):
     own = state_of(arch)
     head = list(own)[-1].removesuffix(".bias")
     renamed = {key.replace(f"{head}.", f"{theirs}."): value for key, value in own.items()}
@@ -248,15 +248,15 @@ def test_a_head_of_another_name_is_taken_with_a_notice(theirs, arch):
         lambda state: {k.replace("linear", "fc"): v for k, v in state.items()} | {"neck.weight": torch.ones(2, 2)},
     ],
 )
-def test_where_more_than_the_head_differs_nothing_is_renamed(change):
+def test_nothing_is_renamed_if_more_than_the_classifier_differs(change):
     own = state_of("resnet20")
     state, notices = rename_head(change(own), own, "x.pth")
     assert same(state, change(own))
     assert not notices
-    assert "does not fit the network" in one_line_refusal(files.fill, network("resnet20"), state, "x.pth")
+    assert "does not fit the network" in one_line_refusal(files.load_weights, network("resnet20"), state, "x.pth")
 
 
-# forms and values that cannot be loaded
+# weights that cannot be loaded
 
 
 def pruned(model):
@@ -286,7 +286,7 @@ def through(utility):
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
-def test_weights_in_the_form_of_a_utility_are_refused_with_what_finishes_it(change, advice):
+def test_weights_under_a_torch_utility_are_refused_with_the_call_that_removes_it(change, advice):
     state = change(network()).state_dict()
     for content in (state, {"net": prefixed(state, "module.")}):
         assert advice in one_line_refusal(find_weights, content, "x.pth")
@@ -319,20 +319,20 @@ def quantized(value):
 @pytest.mark.parametrize("name", VALUES)
 @pytest.mark.parametrize("key", ["conv1.weight", "layer2.0.bn1.bias", "bn1.running_mean", "bn1.running_var",
                                  "layer3.1.bn2.running_var", "linear.weight", "linear.bias"])  # fmt: skip
-def test_a_tensor_that_a_network_cannot_have_is_refused_by_name(key, name):
-    change, said = VALUES[name]
+def test_an_invalid_tensor_is_refused_by_name(key, name):
+    change, message = VALUES[name]
     model, state = network("resnet20"), state_of("resnet20", seed=1)
-    line = one_line_refusal(files.fill, model, state | {key: change(state[key])}, "x.pth")
+    line = one_line_refusal(files.load_weights, model, state | {key: change(state[key])}, "x.pth")
     assert line.startswith("x.pth")
     assert key in line
-    assert said in line
+    assert message in line
     assert same(dict(model.state_dict()), state_of("resnet20"))
 
 
 def test_a_negative_variance_is_refused_by_name():
     state = state_of("resnet20")
     state["layer1.0.bn2.running_var"][3] = -0.5
-    line = one_line_refusal(files.fill, network("resnet20"), state, "x.pth")
+    line = one_line_refusal(files.load_weights, network("resnet20"), state, "x.pth")
     assert "layer1.0.bn2.running_var" in line
     assert "-0.5" in line
 
@@ -341,7 +341,7 @@ def test_a_negative_variance_is_refused_by_name():
 def test_other_floating_point_types_are_converted_with_a_notice(dtype):
     model, state = network("resnet20"), state_of("resnet20", seed=1)
     converted = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
-    files.fill(model, converted, "x.pth")
+    files.load_weights(model, converted, "x.pth")
     assert model.conv1.weight.dtype == torch.float32
     torch.testing.assert_close(model.conv1.weight.data, state["conv1.weight"], rtol=1e-2, atol=1e-2)
     (notice,) = conversion_notices(converted, "x.pth")
@@ -376,12 +376,12 @@ def test_plain_values_beside_weights_are_read_without_trust(name, tmp_path):
             assert same(files.read(tmp_path / "x.pth").model, state), value
 
 
-def test_weights_in_a_defaultdict_are_found(tmp_path):
+def test_weights_in_a_defaultdict_are_read(tmp_path):
     torch.save(collections.defaultdict(dict, net=collections.defaultdict(list, state_of())), tmp_path / "x.pth")
     assert same(files.read(tmp_path / "x.pth").model, state_of())
 
 
-def test_every_form_of_file_goes_through_the_same_recognition(tmp_path):
+def test_every_file_format_is_unwrapped_alike(tmp_path):
     state = prefixed(state_of("resnet20"), "module._orig_mod.") | {"n_averaged": torch.tensor(3)}
     save_file(state, tmp_path / "x.safetensors")
     torch.save(state, tmp_path / "x.pth")
@@ -431,7 +431,7 @@ def test_code_in_a_file_is_refused_and_does_not_run(action, hide, tmp_path):
     assert set(torch.serialization.get_safe_globals()) == before
 
 
-def test_code_hidden_behind_a_harmless_name_reaches_a_stand_in(tmp_path):
+def test_code_under_a_harmless_type_reaches_only_a_stand_in(tmp_path):
     class Evil:
         def __reduce__(self):
             return np.dtype, (f"__import__('os').mkdir({str(tmp_path / 'was_run')!r})",), ("state",)
@@ -476,7 +476,7 @@ READ = {
 
 
 @pytest.mark.parametrize("name", READ)
-def test_wrapped_weights_are_evaluated_and_what_was_done_is_a_notice(name, place):
+def test_wrapped_weights_are_evaluated_with_a_notice(name, place):
     state = state_of("resnet20")
     plain = evaluation(place, state)
     assert (plain.code, plain.err) == (0, "")
@@ -516,18 +516,18 @@ REFUSED = {
     [("--evaluate",), ("--method", "none"), ("--method", "L1", "--stage_pr", "[0,0.5,0.5,0.5,0]")],
     ids=["evaluate", "train", "prune"],
 )
-def test_weights_that_cannot_be_used_end_the_program_in_one_line(name, more, place):
-    change, *said = REFUSED[name]
+def test_unusable_weights_are_refused_in_one_line(name, more, place):
+    change, *parts = REFUSED[name]
     torch.save(change(state_of("resnet20")), place / "x.pth")
     ran = command(place, "--base_model_path", place / "x.pth", "--epochs", 0, *more)
     assert (ran.code, ran.out) == (2, "")
     (line,) = ran.err.splitlines()
     assert line.startswith("main.py: error: --base_model_path: ")
-    assert [part for part in said if part not in line] == [], line
+    assert [part for part in parts if part not in line] == [], line
     assert not list(ran.cwd.iterdir())
 
 
-def test_the_key_of_the_weights_is_chosen_by_a_flag(place):
+def test_weights_key_chooses_a_state_dict(place):
     raw, average = state_of("resnet20"), state_of("resnet20", seed=1)
     both = {"state_dict": raw, "state_dict_ema": prefixed(average, "module.")}
     assert evaluation(place, both, "--weights_key", "state_dict").out == evaluation(place, raw).out
@@ -541,18 +541,18 @@ def test_the_key_of_the_weights_is_chosen_by_a_flag(place):
         assert "state_dict, state_dict_ema" in line
 
 
-def test_a_key_that_has_no_effect_is_a_notice(place, tmp_path):
+def test_weights_key_without_effect_is_a_notice(place, tmp_path):
     (line,) = command(place, "--weights_key", "ema", "--plan").err.splitlines()
     assert line == "notice: no effect without --base_model_path: --weights_key"
     words = ("--dataset", "npz", "--data_path", place / "set", "--arch", "lenet5_mini")
-    ours = run_program(tmp_path, *words, "--epochs", 0).weights("checkpoint_best")
-    ran = run_program(tmp_path, *words, "--evaluate", "--base_model_path", ours, "--weights_key", "ema")
+    checkpoint = run_program(tmp_path, *words, "--epochs", 0).weights("checkpoint_best")
+    ran = run_program(tmp_path, *words, "--evaluate", "--base_model_path", checkpoint, "--weights_key", "ema")
     assert ran.code == 0
     assert "no effect" in ran.err
     assert "--weights_key" in ran.err
 
 
-def test_a_vgg_without_batch_norm_is_read_with_and_without_biases_of_its_convs(place):
+def test_a_vgg_without_batch_norm_is_read_with_and_without_conv_biases(place):
     torch.manual_seed(0)
     plain = build_model("vgg11", CLASSES, 1, SIZE, batch_norm=False)
     older = copy.deepcopy(plain)

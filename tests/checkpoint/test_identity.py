@@ -1,4 +1,4 @@
-"""A run resumes only what is its own, and no value stored in a file makes the program read or run another."""
+"""A run resumes only its own state; no stored value makes the program read or run another file."""
 
 import copy
 import json
@@ -21,11 +21,11 @@ LENET = ["--arch", "lenet5_mini", "--seed", "3", "--batch_size", "16", "--allow_
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL."""
+    """Stand-in for SIGKILL."""
 
 
 def killed_at(step, cwd, words, monkeypatch):
-    """The run directory of a run that was killed before its training step `step`."""
+    """Kill a run before its training step `step`; return its run directory."""
     made, train_step = [], train.train_step
 
     def counted(*args, **kwargs):
@@ -55,7 +55,7 @@ def images(tmp_path):
 
 @pytest.fixture
 def run_dir(images, tmp_path, monkeypatch):
-    """A run in its prune phase."""
+    """Return the directory of a run killed in its prune phase."""
     return killed_at(4, tmp_path / "cwd", words_for(images), monkeypatch)
 
 
@@ -64,7 +64,7 @@ def bytes_of(folder: Path) -> dict:
 
 
 def refused(run_dir: Path, *words: object) -> str:
-    """The one line with which resuming is refused; nothing is written."""
+    """Return the error line of a refused resume; check that nothing is written."""
     before = bytes_of(run_dir.parents[1])
     ran = run_program(run_dir.parents[1], *words)
     assert (ran.code, ran.out) == (2, ""), ran.err
@@ -85,11 +85,11 @@ def edit_checkpoint(run_dir: Path, change) -> None:
         torch.save(saved, file)
 
 
-# authority
+# trust
 
 
 class Evil:
-    """Leaves a mark when it is unpickled."""
+    """Create a directory when unpickled."""
 
     def __init__(self, mark: Path):
         self.mark = mark
@@ -107,7 +107,7 @@ def evil(tmp_path):
 
 @pytest.mark.parametrize("name", ["base_model_path", "base_pr_model", "directly_ft_weights"])
 @pytest.mark.parametrize("how", ["directory", "checkpoint", "moved", "plan", "evaluate"])
-def test_stored_settings_make_nothing_run_and_no_file_be_read(name, how, run_dir, evil, tmp_path):
+def test_stored_settings_run_no_code_and_read_no_file(name, how, run_dir, evil, tmp_path):
     mark, file = evil
     forged = {"trust_checkpoint": True, name: str(file)}
     if name != "base_model_path":
@@ -120,15 +120,15 @@ def test_stored_settings_make_nothing_run_and_no_file_be_read(name, how, run_dir
     ran = run_program(tmp_path / "cwd", "--resume_path", path, *(["--plan"] if how == "plan" else []))
     assert not mark.exists()
     assert "evil" not in ran.err
-    if name == "directly_ft_weights":  # such a run has no prune phase, and this one is in it
+    if name == "directly_ft_weights":  # these runs have no prune phase, but this one is in it
         assert ran.code == 2
-        assert "phase is not sound" in ran.err
+        assert "invalid phase" in ran.err
     else:
-        assert ran.code == 0, ran.err  # what it needs is in its own checkpoint
+        assert ran.code == 0, ran.err  # its own checkpoint is complete
 
 
 @pytest.mark.parametrize("name", ["base_model_path", "base_pr_model", "directly_ft_weights"])
-def test_a_run_without_a_checkpoint_reads_no_base_that_only_its_settings_name(name, run_dir, evil):
+def test_a_run_without_a_checkpoint_reads_no_base_named_only_by_stored_settings(name, run_dir, evil):
     mark, file = evil
     shutil.rmtree(run_dir / "weights")
     edit_params(run_dir, trust_checkpoint=True, **{name: str(file)})
@@ -138,18 +138,18 @@ def test_a_run_without_a_checkpoint_reads_no_base_that_only_its_settings_name(na
     assert not mark.exists()
 
 
-def test_trust_is_stored_nowhere(images, tmp_path):
+def test_trust_is_not_stored(images, tmp_path):
     ran = run_program(tmp_path / "cwd", *words_for(images, method="none"), "--trust_checkpoint")
     assert "trust_checkpoint" not in (ran.run_dir / "log" / "params.yaml").read_text()
     assert "trust_checkpoint" not in json.dumps(ran.report)
     assert "trust_checkpoint" not in ran.load("checkpoint")["options"]
 
 
-@pytest.mark.parametrize("source", ["typed", "config"])
-def test_trust_counts_where_the_command_gives_it(source, images, evil, tmp_path):
+@pytest.mark.parametrize("source", ["flag", "config"])
+def test_trust_is_taken_from_the_command_and_its_config(source, images, evil, tmp_path):
     mark, file = evil
     (tmp_path / "trust.yaml").write_text("trust_checkpoint: true\n")
-    trust = ["--trust_checkpoint"] if source == "typed" else ["--config", tmp_path / "trust.yaml"]
+    trust = ["--trust_checkpoint"] if source == "flag" else ["--config", tmp_path / "trust.yaml"]
     words = words_for(images, "--base_model_path", file, method="none")
     assert run_program(tmp_path / "cwd", *words).code == 2
     assert not mark.exists()
@@ -169,7 +169,7 @@ EDITED = {
 
 @pytest.mark.parametrize("name", EDITED)
 @pytest.mark.parametrize("where", ["params", "checkpoint"])
-def test_settings_edited_in_one_place_are_named(name, where, run_dir):
+def test_settings_edited_in_one_of_two_files_are_named(name, where, run_dir):
     saved = yaml.safe_load((run_dir / "log" / "params.yaml").read_text())
     if saved[name] == EDITED[name]:
         pytest.skip("this machine's own choice")
@@ -177,13 +177,13 @@ def test_settings_edited_in_one_place_are_named(name, where, run_dir):
         edit_params(run_dir, **{name: EDITED[name]})
     else:
         edit_checkpoint(run_dir, lambda saved: saved["options"].update({name: EDITED[name]}))
-        if name == "epochs":  # the directory's may be more: epochs may be added
+        if name == "epochs":  # epochs may be added in params.yaml
             return
     line = refused(run_dir, "--resume_path", run_dir)
     assert f"--{name}" in line or "params.yaml" in line or "damaged" in line
 
 
-def test_settings_that_change_no_result_may_differ(run_dir):
+def test_settings_that_do_not_affect_results_may_differ(run_dir):
     edit_params(run_dir, workers=1, note="x", print_interval=3, last_n_epoch=2)
     assert run_program(run_dir.parents[1], "--resume_path", run_dir).code == 0
 
@@ -265,7 +265,7 @@ def test_a_class_folder_renamed_between_kill_and_resume_is_named(tmp_path, monke
     assert "wolf" in line
 
 
-def test_data_that_were_moved_are_the_same(run_dir, images, tmp_path):
+def test_moved_data_are_accepted(run_dir, images, tmp_path):
     images.rename(tmp_path / "moved")
     assert run_program(run_dir.parents[1], "--resume_path", run_dir, "--data_path", tmp_path / "moved").code == 0
 
@@ -273,7 +273,7 @@ def test_data_that_were_moved_are_the_same(run_dir, images, tmp_path):
 # auto
 
 
-def test_auto_prefers_an_unfinished_run_to_a_finished_one_with_a_later_clock(images, tmp_path, monkeypatch):
+def test_auto_prefers_an_unfinished_run_to_a_later_finished_one(images, tmp_path, monkeypatch):
     cwd, words = tmp_path / "cwd", words_for(images, "--project_name", "x", method="L1")
     unfinished = killed_at(4, cwd, words, monkeypatch)
     finished = run_program(tmp_path / "other", *words).run_dir
@@ -295,7 +295,7 @@ def test_a_broken_run_of_the_same_name_does_not_block_auto(content, images, tmp_
     assert len(list((cwd / "Experiments").iterdir())) == 2
 
 
-def test_two_commands_of_auto_started_at_once_make_one_run(images, tmp_path):
+def test_simultaneous_auto_commands_make_one_run(images, tmp_path):
     words = [*words_for(images, method="L1"), "--resume_path", "auto"]
     command = [sys.executable, str(ROOT / "main.py"), *map(str, words)]
     pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True}
@@ -309,11 +309,11 @@ def test_two_commands_of_auto_started_at_once_make_one_run(images, tmp_path):
             assert "another process" in error
 
 
-# a checkpoint is read or refused, whatever was done to it
+# mutated checkpoints
 
 
 def parts(value, path=()):
-    """Paths of all parts of a checkpoint, one of each kind in long lists and dicts of tensors."""
+    """Yield paths of all parts of a checkpoint; of lists only the first item, of dicts of tensors the first three."""
     yield path
     if isinstance(value, dict):
         items = list(value.items())
@@ -330,7 +330,7 @@ def mutated(saved, path, new):
     inner = saved
     for key in path[:-1]:
         inner = inner[key]
-    if new is parts:  # stands for: take it away
+    if new is parts:  # delete the entry
         del inner[path[-1]]
     else:
         inner[path[-1]] = new

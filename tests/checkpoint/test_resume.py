@@ -1,4 +1,4 @@
-"""Whatever stops a run, the same command resumes it to the same result."""
+"""An interrupted run resumed by the same command gives the same result."""
 
 import gc
 import os
@@ -51,11 +51,11 @@ def words_for(tiny, method, *more):
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: nothing of ours runs after it."""
+    """Stand-in for SIGKILL."""
 
 
 def run_until(n, cwd, words, monkeypatch):
-    """The n-th training step of this run is never made."""
+    """Run until the n-th training step, which is not made."""
     made, step = [], train.train_step
 
     def counted(*args, **kwargs):
@@ -82,7 +82,7 @@ EACH_METHOD_AND_KIND = [  # each method and each kind; the other combinations ar
 
 
 @pytest.mark.parametrize(("method", "kind"), EACH_METHOD_AND_KIND)
-def test_a_run_killed_before_any_step_ends_as_if_it_had_not_been(method, kind, tiny, tmp_path, monkeypatch):
+def test_a_run_killed_before_any_step_resumes_to_the_same_result(method, kind, tiny, tmp_path, monkeypatch):
     words = words_for(tiny, method, "--wg", kind)
     alone = run_program(tmp_path / "alone", *words)
     steps = sum(alone.report["iterations"].values())
@@ -98,8 +98,8 @@ def test_a_run_killed_before_any_step_ends_as_if_it_had_not_been(method, kind, t
 @pytest.mark.parametrize(
     ("arch", "images", "workers", "killed_at"), [("resnet18", 6, 1, 5), ("squeezenet1_1", 4, 0, 4)]
 )
-def test_plain_training_image_folders_and_dropout_go_on_too(arch, images, workers, killed_at, tmp_path, monkeypatch):
-    """A ResNet18 reads its files in another process; a SqueezeNet has dropout, which draws from the run's generator."""
+def test_plain_training_with_image_folders_and_dropout_resumes(arch, images, workers, killed_at, tmp_path, monkeypatch):
+    """ResNet18 with a data worker; SqueezeNet with dropout, which draws from the run's generator."""
     folder = write_image_folder(tmp_path / "pets", train=images)
     words = ["--dataset", "folder", "--data_path", folder, "--arch", arch, "--method", "none", "--seed", "1",
              "--epochs", "2", "--batch_size", "4", "--workers", workers, "--save_interval", "1"]  # fmt: skip
@@ -130,28 +130,28 @@ def test_a_pruned_network_is_pruned_again_and_resumed(again, kind, tiny, tmp_pat
 
 
 @pytest.mark.parametrize("killed_at", [3, 8], ids=["prune", "finetune"])
-def test_a_resumed_run_has_dropped_its_checkpoint_when_it_trains(killed_at, tiny, tmp_path, monkeypatch):
-    """The checkpoint holds a second copy of the optimizer's state and the pruner's."""
+def test_a_resumed_run_frees_its_checkpoint_before_training(killed_at, tiny, tmp_path, monkeypatch):
+    """The checkpoint holds a second copy of the optimizer and pruner state."""
     words = words_for(tiny, "GReg-1")
     run_until(killed_at, tmp_path, words, monkeypatch)
     alive = []
 
     def counting(*args, **kwargs):
-        alive.append(sum(type(thing) is Checkpoint for thing in gc.get_objects()))
+        alive.append(sum(type(item) is Checkpoint for item in gc.get_objects()))
         raise Killed
 
     gc.collect()
-    before = sum(type(thing) is Checkpoint for thing in gc.get_objects())
+    before = sum(type(item) is Checkpoint for item in gc.get_objects())
     monkeypatch.setattr(train, "train_step", counting)
     with pytest.raises(Killed):
         run_program(tmp_path, *words, "--resume_path", "auto")
     assert alive == [before]
 
 
-# real processes, really killed
+# killed processes
 
 
-def survives(method, kind, targets, tmp_path, dice):
+def resume_after_kills(method, kind, targets, tmp_path, dice):
     write_images(tmp_path / "images")
     words = command(tmp_path / "images", method, kind)
     alone = run_alone(words, tmp_path / "alone")
@@ -161,24 +161,24 @@ def survives(method, kind, targets, tmp_path, dice):
     return outcome
 
 
-def test_a_process_killed_three_times_comes_to_the_same_result(tmp_path):
-    outcome = survives("GReg-2", "filter", ["update", "cut", "fine-tuning"], tmp_path, random.Random(5))
+def test_a_process_killed_three_times_gives_the_same_result(tmp_path):
+    outcome = resume_after_kills("GReg-2", "filter", ["update", "cut", "fine-tuning"], tmp_path, random.Random(5))
     assert sum(outcome.kills.values()) == 3
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("method", "kind"), COMBINATIONS)
-def test_a_process_killed_a_dozen_times_comes_to_the_same_result(method, kind, tmp_path):
+def test_a_process_killed_a_dozen_times_gives_the_same_result(method, kind, tmp_path):
     dice = random.Random(f"{method} {kind}")
-    outcome = survives(method, kind, targets_for(method, 12, dice), tmp_path, dice)
+    outcome = resume_after_kills(method, kind, targets_for(method, 12, dice), tmp_path, dice)
     assert sum(outcome.kills.values()) >= 10  # a process may end before its kill
 
 
 @pytest.mark.parametrize(
     ("sent", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
 )
-def test_a_signal_ends_the_step_saves_says_how_to_go_on_and_sets_the_exit_code(sent, code, tmp_path):
+def test_a_signal_ends_the_step_saves_prints_how_to_resume_and_sets_the_exit_code(sent, code, tmp_path):
     write_images(tmp_path / "images")
     words = command(tmp_path / "images", "GReg-1", "filter")
     words[words.index("--save_interval") + 1] = "100000"
@@ -207,33 +207,33 @@ def log_of(cwd):
     return log.read_text() if log.exists() else ""
 
 
-# what --resume_path takes
+# values of --resume_path
 
 
 @pytest.fixture
 def half(tiny, tmp_path, monkeypatch):
-    """A run that was killed in its second epoch, and its words."""
+    """Return the directory and the words of a run killed in its second epoch."""
     words = words_for(tiny, "L1")
     run_until(5, tmp_path / "half", words, monkeypatch)
     (run_dir,) = (tmp_path / "half" / "Experiments").iterdir()
     return run_dir, words
 
 
-@pytest.mark.parametrize("what", ["directory", "checkpoint", "pattern"])
-def test_a_path_needs_no_other_flag(what, half):
+@pytest.mark.parametrize("kind", ["directory", "checkpoint", "pattern"])
+def test_a_path_needs_no_other_flag(kind, half):
     run_dir, _ = half
     path = {
         "directory": run_dir,
         "checkpoint": run_dir / "weights" / "checkpoint.pth",
         "pattern": f"{run_dir}"[:-3] + "*",
     }
-    ran = run_program(run_dir.parents[1], "--resume_path", path[what])
+    ran = run_program(run_dir.parents[1], "--resume_path", path[kind])
     assert ran.code == 0
     assert ran.run_dir == run_dir
     assert len(ran.load("checkpoint")["record"]["tuned"]["acc1"]) == 2
 
 
-def test_a_checkpoint_outside_of_a_run_directory_goes_on_in_a_new_one(half, tmp_path):
+def test_a_checkpoint_outside_of_a_run_directory_is_resumed_in_a_new_one(half, tmp_path):
     run_dir, _ = half
     shutil.copy(run_dir / "weights" / "checkpoint.pth", tmp_path / "moved.pth")
     whole = run_program(run_dir.parents[1], "--resume_path", run_dir)
@@ -242,14 +242,14 @@ def test_a_checkpoint_outside_of_a_run_directory_goes_on_in_a_new_one(half, tmp_
     assert ran.report["acc1_last"] == whole.report["acc1_last"]
 
 
-def test_the_starting_weights_are_no_state_to_go_on_with(tiny, tmp_path):
+def test_checkpoint_init_cannot_be_resumed(tiny, tmp_path):
     ran = run_program(tmp_path / "run", *words_for(tiny, "L1"), "--save_init_model")
     refused = run_program(tmp_path / "run", "--resume_path", ran.weights("checkpoint_init"))
     assert refused.code == 2
     assert "before the first step" in refused.err
 
 
-def test_auto_starts_where_there_is_nothing_and_prints_the_table_of_what_is_finished(tiny, tmp_path):
+def test_auto_starts_a_new_run_and_prints_the_table_of_a_finished_one(tiny, tmp_path):
     words = [*words_for(tiny, "L1"), "--resume_path", "auto"]
     first = run_program(tmp_path / "run", *words)
     written = {path: path.stat().st_mtime_ns for path in first.run_dir.rglob("*")}
@@ -259,14 +259,14 @@ def test_auto_starts_where_there_is_nothing_and_prints_the_table_of_what_is_fini
     assert {path: path.stat().st_mtime_ns for path in second.run_dir.rglob("*")} == written
 
 
-def test_the_settings_that_a_run_leaves_behind_repeat_it(tiny, tmp_path):
+def test_stored_settings_repeat_a_run(tiny, tmp_path):
     first = run_program(tmp_path / "first", *words_for(tiny, "L1"), "--resume_path", "auto")
     again = run_program(tmp_path / "again", "--config", first.run_dir / "log" / "params.yaml")
     assert (again.code, again.report["acc1_best"]) == (0, first.report["acc1_best"])
     assert again.run_dir != first.run_dir
 
 
-def test_auto_finds_the_run_without_a_seed_being_given(tiny, tmp_path, monkeypatch):
+def test_auto_finds_the_run_without_a_given_seed(tiny, tmp_path, monkeypatch):
     words = words_for(tiny, "GReg-1")
     at = words.index("--seed")
     words[at : at + 2] = []
@@ -276,7 +276,7 @@ def test_auto_finds_the_run_without_a_seed_being_given(tiny, tmp_path, monkeypat
     assert ran.report["seed"] == yaml.safe_load((ran.run_dir / "log" / "params.yaml").read_text())["seed"]
 
 
-def test_a_run_killed_before_its_first_checkpoint_starts_over_in_its_directory(tiny, tmp_path, monkeypatch):
+def test_a_run_killed_before_its_first_checkpoint_restarts_in_its_directory(tiny, tmp_path, monkeypatch):
     words = [*words_for(tiny, "GReg-1"), "--resume_path", "auto"]
     run_until(1, tmp_path / "run", words, monkeypatch)
     ran = run_program(tmp_path / "run", *words)
@@ -291,7 +291,7 @@ CHANGED = {
 
 @pytest.mark.parametrize("name", CHANGED)
 @pytest.mark.parametrize("path", ["auto", "directory"])
-def test_settings_that_change_the_result_are_refused_by_name(name, path, half):
+def test_changed_settings_that_affect_results_are_refused_by_name(name, path, half):
     run_dir, words = half
     before = {file: file.read_bytes() for file in run_dir.rglob("*") if file.is_file()}
     named = ["--project_name", "L1__resnet20__npz"] if path == "auto" else []
@@ -303,7 +303,7 @@ def test_settings_that_change_the_result_are_refused_by_name(name, path, half):
     assert {file: file.read_bytes() for file in run_dir.rglob("*") if file.is_file()} == before
 
 
-def test_settings_that_change_nothing_may_differ_and_epochs_may_be_added(half):
+def test_settings_that_do_not_affect_results_may_change_and_epochs_may_be_added(half):
     run_dir, words = half
     more = ["--workers", "1", "--print_interval", "7", "--print_freq", "3", "--note", "again", "--epochs", "3"]
     ran = run_program(run_dir.parents[1], *words, *more, "--resume_path", "auto")
@@ -313,7 +313,7 @@ def test_settings_that_change_nothing_may_differ_and_epochs_may_be_added(half):
     assert len(longer.load("checkpoint")["record"]["tuned"]["acc1"]) == 4
 
 
-def test_the_data_must_be_those_the_run_began_with(half, tiny):
+def test_another_number_of_images_is_refused(half, tiny):
     run_dir, words = half
     write_npz_set(tiny, train=41)
     ran = run_program(run_dir.parents[1], *words, "--resume_path", "auto")
@@ -323,7 +323,7 @@ def test_the_data_must_be_those_the_run_began_with(half, tiny):
 
 
 @pytest.mark.parametrize("damage", ["short", "flipped", "foreign", "missing"])
-def test_auto_falls_back_to_the_checkpoint_before(damage, half, tmp_path):
+def test_auto_falls_back_to_the_previous_checkpoint(damage, half, tmp_path):
     run_dir, words = half
     latest = run_dir / "weights" / "checkpoint.pth"
     good = latest.read_bytes()
@@ -342,7 +342,7 @@ def test_auto_falls_back_to_the_checkpoint_before(damage, half, tmp_path):
     assert differences(alone.run_dir, run_dir) == []
 
 
-def test_two_damaged_checkpoints_are_not_taken_for_none(half):
+def test_a_run_with_two_damaged_checkpoints_is_refused(half):
     run_dir, words = half
     for name in ("checkpoint", "checkpoint_previous"):
         (run_dir / "weights" / f"{name}.pth").write_bytes(b"x")
@@ -352,7 +352,7 @@ def test_two_damaged_checkpoints_are_not_taken_for_none(half):
     assert "checkpoint_previous.pth" in ran.err
 
 
-def test_a_run_that_is_being_written_is_left_alone(half):
+def test_a_locked_run_is_refused(half):
     run_dir, words = half
     hold = f"import sys, time; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path\n"
     hold += "from utils.reporting.run_dir import lock\n"
@@ -364,14 +364,14 @@ def test_a_run_that_is_being_written_is_left_alone(half):
     holder.communicate()
     assert ran.code == 2
     assert f"process {holder.pid}" in ran.err
-    assert run_program(run_dir.parents[1], *words, "--resume_path", "auto").code == 0  # its lock died with it
+    assert run_program(run_dir.parents[1], *words, "--resume_path", "auto").code == 0  # the lock ends with its process
 
 
-# disks, numbers, memory
+# full disks, non-finite losses, memory
 
 
-def test_a_full_disk_is_one_clear_error_and_the_last_checkpoint_is_intact(tiny, tmp_path):
-    """A limit on the size of files stands in for the disk: mounting one is not everybody's right."""
+def test_a_full_disk_gives_one_error_line_and_leaves_the_last_checkpoint_intact(tiny, tmp_path):
+    """RLIMIT_FSIZE stands in for a full disk, since mounting one needs root."""
     words = [str(word) for word in words_for(tiny, "GReg-1")]
     first = run_program(tmp_path / "run", *words, "--epochs", "0")
     latest = first.weights("checkpoint").read_bytes()
@@ -391,7 +391,7 @@ def test_a_full_disk_is_one_clear_error_and_the_last_checkpoint_is_intact(tiny, 
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may mount")
-def test_a_disk_that_is_really_full(tiny, tmp_path):
+def test_a_full_tmpfs(tiny, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", disk], capture_output=True, check=False)
@@ -415,7 +415,7 @@ def test_a_disk_that_is_really_full(tiny, tmp_path):
         subprocess.run(["umount", disk], check=True)
 
 
-def test_a_loss_that_is_no_number_names_its_first_step_and_no_bad_state_is_saved(tiny, tmp_path):
+def test_a_non_finite_loss_names_its_first_step_and_saves_no_state(tiny, tmp_path):
     words = words_for(tiny, "GReg-1", "--lr_prune", "1e20", "--stabilize_reg_interval", "500", "--print_interval", "50")
     ran = run_program(tmp_path / "run", *words, "--save_interval", "60")
     assert ran.code == 1
@@ -427,7 +427,7 @@ def test_a_loss_that_is_no_number_names_its_first_step_and_no_bad_state_is_saved
 
 @pytest.mark.slow
 def test_memory_stays_flat_over_thousands_of_steps(tiny, tmp_path):
-    """In a process of its own: resident memory after 1,000 steps and after 6,000."""
+    """Compare resident memory after 1,000 and after 6,000 steps, in a subprocess."""
     program = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
@@ -457,7 +457,7 @@ print("MEMORY", code, pages[1000] * 4096, pages[6000] * 4096)
     assert int(late) - int(early) < 12e6
 
 
-def test_stopping_is_no_error_that_others_may_swallow():
+def test_stopped_error_is_not_caught_by_except_exception():
     assert not issubclass(StoppedError, Exception)
 
 
@@ -475,7 +475,7 @@ def test_a_damaged_record_for_the_figure_is_a_notice_at_every_resume(damage, tin
     assert differences(alone.run_dir, run_dir) == []
 
 
-def test_the_state_before_the_cut_is_saved_and_the_cut_is_made_from_it(tiny, tmp_path, monkeypatch):
+def test_a_run_killed_at_the_cut_resumes_from_the_state_before_it(tiny, tmp_path, monkeypatch):
     words = words_for(tiny, "GReg-2")
     words[words.index("--save_interval") + 1] = "100000"
     alone = run_program(tmp_path / "alone", *words)

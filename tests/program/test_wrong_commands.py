@@ -92,7 +92,7 @@ WRONG = {
     "two bases from the shell": (f"{PRUNE} --base_model_path a.pth b.pth", "--base_model_path", "a.pth, b.pth", "one"),
     "a pattern for two bases": (f"{PRUNE} --base_model_path {{bad}}/two/*.pth", "--base_model_path", "2 files", "one"),
     "a base of text": (f"{PRUNE} --base_model_path {{bad}}/text.pth", "--base_model_path", "text.pth", "no checkpoint"),
-    "a base cut short": (f"{PRUNE} --base_model_path {{bad}}/short.pth", "--base_model_path", "short.pth", "cut short"),
+    "a truncated base": (f"{PRUNE} --base_model_path {{bad}}/short.pth", "--base_model_path", "short.pth", "truncated"),
     "a base with a flipped bit": (f"{PRUNE} --base_model_path {{bad}}/flipped.pth", "--base_model_path", "flipped", "sums"),
     "a base that runs code": (f"{PRUNE} --base_model_path {{bad}}/code.pth", "code.pth", "--trust_checkpoint"),
     "a base of a newer version": (f"{PRUNE} --base_model_path {{bad}}/newer.pth", "newer.pth", "format 99", "newer version"),

@@ -9,29 +9,29 @@ from typing import IO
 
 @contextmanager
 def atomic_write(path: Path, previous: Path | None = None) -> Iterator[IO[bytes]]:
-    """Yield a temporary file beside `path`; at the end it is flushed to disk and renamed to `path`.
+    """Yield a temporary file beside `path`; on exit flush it to disk and rename it to `path`.
 
-    A process that is killed, or a machine that loses power, leaves the old file or the new one.
+    After a kill or a power failure `path` holds the old content or the new one.
 
     Args:
-        previous: where the file that was there goes, once the new one is on the disk; between the two renamings
-            that is all there is.
+        previous: new path of the old file, renamed once the new one is on disk; between the two renames only
+            `previous` exists.
     """
-    beside = path.with_name(path.name + ".part")
+    temporary = path.with_name(path.name + ".part")
     try:
-        with open(beside, "wb") as file:
+        with open(temporary, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
     except BaseException:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     if previous and path.exists():
         os.replace(path, previous)
-    os.replace(beside, path)
+    os.replace(temporary, path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)  # flush the new name, too, before the run continues
+        os.fsync(folder)  # flush the rename, too
     finally:
         os.close(folder)
 

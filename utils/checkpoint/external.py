@@ -1,4 +1,4 @@
-"""Weights of other tools: plain torch files, safetensors, and pickled networks in trusted files."""
+"""Read weights of other tools: plain torch files, safetensors, and pickled networks in trusted files."""
 
 import pickle
 import types
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class _Ignored:
-    """Stands in for a value that is not needed: takes and drops whatever its pickle says."""
+    """Stand-in for a value that is not needed: accepts and drops any pickled state."""
 
     def __new__(cls, *args: Any) -> "_Ignored":
         return super().__new__(cls)
@@ -24,13 +24,13 @@ class _Ignored:
 
 
 def _plain_dict(*args: Any) -> dict:
-    """Stands in for defaultdict; entries are set afterwards."""
+    """Stand-in for defaultdict; entries are set afterwards."""
     return {}
 
 
-# Values that training scripts keep beside weights: settings, paths, times, and numbers of numpy (under its names of
-# both major versions). None of their own code is called: stand-ins take their places, also of numpy's, whose
-# constructors do not check what a pickle gives them.
+# Values that training scripts save beside weights: settings, paths, times, and numpy numbers (named as in both major
+# versions). Stand-ins replace them all, so that none of their code runs: numpy's constructors do not validate pickled
+# arguments.
 HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     *(
         (_Ignored, name)
@@ -51,19 +51,21 @@ HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 
 
 def read_plain(path: Path) -> Any:
-    """Read tensors and plain values saved by torch.save, without running code. Values of HARMLESS types are dropped.
+    """Read tensors and plain values saved by torch.save, without running code; drop values of HARMLESS types.
 
     Raises:
-        pickle.UnpicklingError: it holds more than these.
+        pickle.UnpicklingError: it holds other types.
     """
     with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on old forms of files and tensors: what can be used is decided here
+        warnings.simplefilter("ignore")  # on old formats of files and tensors
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Raises:
-    ValueError: not a safetensors file.
+    """Read a safetensors file.
+
+    Raises:
+        ValueError: not a safetensors file.
     """
     try:
         return load_file(path)
@@ -72,10 +74,9 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Unpickler that replaces missing classes by a bare module.
+    """Unpickler that replaces missing classes with an empty module.
 
-    A pickled network is its class's name and its ``__dict__``: parameters can be read from a stand-in, though
-    it cannot run.
+    A pickled network is its class's name and its ``__dict__``: a stand-in holds its parameters, but cannot run.
     """
 
     def find_class(self, module: str, name: str) -> Any:
@@ -86,8 +87,8 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_pickled(path: Path) -> Any:
-    """Unpickle `path`. This runs code from the file: only for trusted files."""
-    lookalike = types.SimpleNamespace(Unpickler=_Unpickler, load=lambda file, **kw: _Unpickler(file, **kw).load())
-    lookalike.__name__ = "pickle"
-    found = torch.load(path, map_location="cpu", weights_only=False, pickle_module=lookalike)
-    return found.state_dict() if isinstance(found, nn.Module) else found
+    """Unpickle `path`. This runs code from the file: use it on trusted files only."""
+    pickle_module = types.SimpleNamespace(Unpickler=_Unpickler, load=lambda file, **kw: _Unpickler(file, **kw).load())
+    pickle_module.__name__ = "pickle"
+    content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=pickle_module)
+    return content.state_dict() if isinstance(content, nn.Module) else content

@@ -13,5 +13,5 @@ def folder_of_runs(options: Options) -> Path:
 
 
 def project_of(options: Options) -> str:
-    arch = options.arch.replace("/", "-").replace("\\", "-").replace(":", "-")  # of timm/NAME and FILE.py:FUNCTION
+    arch = options.arch.replace("/", "-").replace("\\", "-").replace(":", "-")  # in timm/NAME and FILE.py:FUNCTION
     return options.project_name or "__".join((options.method, arch, options.dataset))

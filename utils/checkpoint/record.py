@@ -1,4 +1,4 @@
-"""Figures measured by a run so far; stored in every checkpoint, so that a resumed run reports them all."""
+"""Metrics and counters of a run; stored in every checkpoint, so that a resumed run reports them all."""
 
 import statistics
 import time
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def _zeros() -> dict[str, float]:
-    return Counter()  # type: ignore[return-value]  # a Counter adds floats as well as ints; its type says ints alone
+    return Counter()  # type: ignore[return-value]  # a Counter adds floats, too; its type allows ints only
 
 
 @dataclass
@@ -18,8 +18,8 @@ class PhaseCounters:
     """Steps, images and seconds, summed over all interruptions of the run.
 
     Attributes:
-        iterations, seconds: by part of the run (``update``, ``cut``, …); of what was saved, without steps made twice.
-        images, stepping: images trained on, and seconds of training steps alone, by phase.
+        iterations, seconds: by part of the run (``update``, ``cut``, …); steps repeated after a resume count once.
+        images, stepping: training images, and seconds of training steps without tests, by phase.
     """
 
     iterations: dict[str, int] = field(default_factory=Counter)
@@ -35,19 +35,19 @@ class PhaseCounters:
 
     @property
     def images_per_second(self) -> dict[str, float]:
-        return {stage: n / self.stepping[stage] for stage, n in self.images.items() if self.stepping[stage]}
+        return {phase: n / self.stepping[phase] for phase, n in self.images.items() if self.stepping[phase]}
 
 
 @dataclass
 class PruningMetrics:
-    """Figures measured before fine-tuning; None where not applicable.
+    """Metrics measured before fine-tuning; None where not applicable.
 
     Attributes:
         base, before_cut, after_cut: on the test set: ``acc1``, ``acc5`` (more than 5 classes), percent, and ``loss``.
-        acc1_…_bn: with batch-norm statistics re-estimated on a copy.
-        gap: layer name -> the pruner's gap; GReg's is a running average that ends where λ does.
+        acc1_…_bn: with batch-norm statistics re-estimated on a copy, percent.
+        gap: layer name -> the pruner's gap; for GReg a running average up to the last update of λ.
         latency: ``dense`` and ``cut`` -> batch size -> seconds of a forward pass and images per second.
-        l1_comparison: layer name -> GReg-2's pick compared with L1's: overlap, Kendall's τ, Spearman's ρ.
+        l1_comparison: layer name -> GReg-2's selection compared with L1's: overlap, Kendall's τ, Spearman's ρ.
     """
 
     base: dict[str, float] = field(default_factory=dict)
@@ -68,9 +68,9 @@ class FinetuneMetrics:
 
     Attributes:
         acc1, acc5: on the test set.
-        val_acc1: on the held-out part of the training set, where there is one (``--val_fraction``).
-        best_epoch: by ``val_acc1`` if that is there, else by ``acc1``; counted from 0; None where there was no epoch.
-        n_correct, n_seen: training images of the current epoch.
+        val_acc1: on the held-out part of the training set (``--val_fraction``), if any.
+        best_epoch: by ``val_acc1`` if present, else by ``acc1``; counted from 0; None before the first epoch.
+        n_correct, n_seen: correct and all training images of the current epoch.
     """
 
     acc1: list[float] = field(default_factory=list)
@@ -81,13 +81,13 @@ class FinetuneMetrics:
     n_seen: int = 0
 
     def add(self, test: dict[str, float], val: dict[str, float] | None = None) -> bool:
-        """Add an epoch. Returns whether it is the best so far."""
+        """Add an epoch. Returns whether it is the best."""
         self.acc1.append(test["acc1"])
         self.acc5 += [test["acc5"]] if "acc5" in test else []
         self.val_acc1 += [val["acc1"]] if val else []
         self.n_correct = self.n_seen = 0
-        judged = self.val_acc1 or self.acc1
-        if self.best_epoch is not None and judged[-1] <= judged[self.best_epoch]:
+        compared = self.val_acc1 or self.acc1
+        if self.best_epoch is not None and compared[-1] <= compared[self.best_epoch]:
             return False
         self.best_epoch = len(self.acc1) - 1
         return True
@@ -98,7 +98,7 @@ class FinetuneMetrics:
         return self.of_best_epoch(self.acc1)
 
     def of_best_epoch(self, values: list[float]) -> float | None:
-        """The entry of `values`, one per epoch, of the best epoch; None where there are none."""
+        """Return the best epoch's entry of `values` (one per epoch); None if there is none."""
         return None if self.best_epoch is None or not values else values[self.best_epoch]
 
     @property
@@ -106,7 +106,7 @@ class FinetuneMetrics:
         return self.acc1[-1] if self.acc1 else None
 
     def last_epochs(self, n: int) -> tuple[float, float] | None:
-        """Mean and standard deviation of the last `n` epochs' accuracy."""
+        """Return mean and standard deviation of the test accuracy of the last `n` epochs."""
         tail = self.acc1[-n:]
         return (statistics.fmean(tail), statistics.pstdev(tail)) if tail else None
 
@@ -116,11 +116,13 @@ TESTED = ("phase", "step", "epoch", "lr", "train_acc1", "val_acc1", "test_acc1",
 
 @dataclass
 class Record:
-    """Attributes:
-    images: number of images to train on and to test: a run is resumed with the data that it began with.
-    base: where the starting weights came from, in words; None: untrained.
-    base_shapes: name -> shape of every tensor of a base network that was pruned before; empty for a dense one.
-    tests: a row for each test of the network, with the keys ``TESTED``, None where there is no such figure.
+    """Record of a run.
+
+    Attributes:
+        images: numbers of training and test images; a run is resumed with the same data.
+        base: description of the base weights' source; None: untrained.
+        base_shapes: name -> shape of every tensor of an already pruned base network; empty for a dense one.
+        tests: a row for each test of the network, with the keys ``TESTED``; missing values are None.
     """
 
     images: tuple[int, int] = (0, 0)
@@ -137,7 +139,7 @@ class Record:
         self.tests.append({key: row.get(key) for key in TESTED})
 
     def state_dict(self) -> dict[str, Any]:
-        """State as plain values, under keys that all versions share."""
+        """Return the state as plain values, under keys shared by all versions."""
         finetuning = asdict(self.finetuning)
         return {
             "images": self.images,
@@ -150,9 +152,9 @@ class Record:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state`, a result of ``state_dict``."""
+        """Restore `state`, a result of ``state_dict``."""
         self.images, self.base, self.tests = tuple(state["images"]), state["base"], list(state["tests"])
-        self.base_shapes = dict(state.get("base_shapes", {}))  # older versions pruned dense networks only
+        self.base_shapes = dict(state.get("base_shapes", {}))  # older versions pruned only dense networks
         names = {stored: name for name, stored in _STORED_AS.items()}
         self.pruning = PruningMetrics(**state["around"])
         self.finetuning = FinetuneMetrics(**{names.get(key, key): value for key, value in state["tuned"].items()})

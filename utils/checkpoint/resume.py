@@ -1,4 +1,4 @@
-"""Resolve ``--resume_path`` to a run directory and a checkpoint, and verify that they are of one run."""
+"""Resolve ``--resume_path`` to a run directory and a checkpoint, and verify that both are of one run."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -22,8 +22,8 @@ from utils.config.settings_file import read_settings_file
 from utils.config.types import error_prefix
 from utils.config.types import path as path_of
 
-DECIDED = ("seed", "amp", "channels_last", "cuda_graph")  # by the program where not given: once for a run
-BASES = ("base_model_path", "base_pr_model", "directly_ft_weights")  # settings that name files to start from
+DECIDED = ("seed", "amp", "channels_last", "cuda_graph")  # once per run, if not given
+BASE_FLAGS = ("base_model_path", "base_pr_model", "directly_ft_weights")  # settings that name a base network
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class StoredRun:
     """A run directory's own ``log/params.yaml``.
 
     Attributes:
-        settings: as text; those that no file may decide are left out.
-        run_id: the run's; None: written by an older version.
+        settings: as text, without those that a file must not set.
+        run_id: None: written by an older version.
     """
 
     path: Path
@@ -41,26 +41,28 @@ class StoredRun:
 
     @property
     def inherited(self) -> dict[str, str]:
-        """Settings that a command inherits from the run unless given."""
+        """Settings that a command inherits from the run unless it gives them."""
         names = DECIDED if self.run_id else (*DECIDED, "lr_ft")
         return {name: self.settings[name] for name in names if name in self.settings}
 
     @classmethod
     def read(cls, path: Path) -> "StoredRun":
-        """Raises:
-        ValueError: there is no such file, or it cannot be read; names it.
+        """Read the run directory `path`.
+
+        Raises:
+            ValueError: the file is missing or cannot be read; names it.
         """
         file = path / PARAMS
         if not file.is_file():
             raise ValueError(f"{path} is not a run directory: it has no {PARAMS}")
         try:
-            found = read_settings_file(file)
-            settings = {key: value for key, value in found.items() if key in stored_defaults()}
-            settings |= {} if RUN_ID in found else former_schedule(settings)
+            content = read_settings_file(file)
+            settings = {key: value for key, value in content.items() if key in stored_defaults()}
+            settings |= {} if RUN_ID in content else legacy_lr_schedule(settings)
             build(settings)
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from None
-        return cls(path, settings, found.get(RUN_ID))
+        return cls(path, settings, content.get(RUN_ID))
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,11 @@ class ResumePoint:
     """A run to resume.
 
     Attributes:
-        path: its directory; None: a new one, since the checkpoint lies outside of any.
-        run_id: the run's, where it has one.
-        file, checkpoint: the state to resume from; without one the run starts over, in its directory.
-        report: of a run that has nothing left to do.
-        notices: on checkpoints that could not be read, and on what could not be compared.
+        path: its directory; None: create one, since the checkpoint is not in a run directory.
+        run_id: None: written by an older version.
+        file, checkpoint: the state to resume from; None: the run restarts in its directory.
+        report: of a finished run.
+        notices: on unreadable checkpoints and on skipped comparisons.
     """
 
     path: Path | None
@@ -88,11 +90,11 @@ class Command:
     """A command line, resolved.
 
     Attributes:
-        options: of the run; ``--resume_path`` is not among them.
-        notices: flags that have no effect, and what could not be compared.
+        options: of the run, without ``--resume_path``.
+        notices: on flags that have no effect, and those of `resume`.
         resume: the run to resume; None: a new one.
-        refuse_duplicate: raises ValueError where another process has just begun this very run; None where the
-            command may begin it twice.
+        refuse_duplicate: raises ValueError if another process has just started the same run; None: duplicates
+            are allowed.
     """
 
     options: Options
@@ -104,44 +106,45 @@ class Command:
 def resolve(argv: Sequence[str]) -> Command:
     """Resolve a command line to options and, with ``--resume_path``, to the run that it resumes.
 
-    With a path, the settings of that run are the defaults. With ``auto`` the command is that of a start.
+    With a path, the settings of that run are the defaults. With ``auto``, the command gives all settings, as for a new
+    run.
 
     Raises:
-        ValueError: the command is wrong, there is nothing to resume there, or settings differ that change the
-            result; names them.
+        ValueError: the command is wrong, there is nothing to resume, or settings that affect the result differ; names
+            them.
     """
-    given, typed = read(argv)
-    wanted = given.get("resume_path")
-    if wanted is not None and given.get("evaluate", "").lower() == "true":
-        raise ValueError("--evaluate and --resume_path are two things to do; --evaluate takes --base_model_path FILE")
-    own_arch = given.get("arch")
+    given, explicit = read(argv)
+    resume_path = given.get("resume_path")
+    if resume_path is not None and given.get("evaluate", "").lower() == "true":
+        raise ValueError("--evaluate excludes --resume_path: to evaluate a file, pass --base_model_path FILE")
+    explicit_arch = given.get("arch")
     given = with_settings_of_file(given)
-    if own_arch is None and runs_file(given.get("arch", "")):
-        raise ValueError(_code_is_named(given["arch"]))
-    if wanted is None:
+    if explicit_arch is None and runs_file(given.get("arch", "")):
+        raise ValueError(_arch_required(given["arch"]))
+    if resume_path is None:
         options = build(given)
-        return Command(options, notices_on(options, typed))
+        return Command(options, notices_on(options, explicit))
     notices: list[str] = []
     with error_prefix("resume_path"):
-        auto = path_of(wanted) == "auto"
-        options, resume = _auto(given, notices) if auto else _named(given, wanted)
-    if runs_file(options.arch) and own_arch is None:
-        raise ValueError(_code_is_named(options.arch))
-    notices += notices_on(options, typed) + (resume.notices if resume else [])
+        auto = path_of(resume_path) == "auto"
+        options, resume = _resolve_auto(given, notices) if auto else _resolve_path(given, resume_path)
+    if runs_file(options.arch) and explicit_arch is None:
+        raise ValueError(_arch_required(options.arch))
+    notices += notices_on(options, explicit) + (resume.notices if resume else [])
 
     def refuse_duplicate() -> None:
-        _, found = _auto(given, [])
-        if found:
-            raise ValueError(f"--resume_path auto: another process has just begun this run, in {found.path}")
+        _, point = _resolve_auto(given, [])
+        if point:
+            raise ValueError(f"--resume_path auto: another process has just started this run, in {point.path}")
 
     return Command(replace(options, resume_path=None), notices, resume, refuse_duplicate if auto else None)
 
 
-def _code_is_named(arch: str) -> str:
-    return f"--arch {arch} is required: it runs code from a file, which no stored setting may do"
+def _arch_required(arch: str) -> str:
+    return f"--arch {arch} is required: it runs code from a file, which stored settings must not do"
 
 
-def _auto(given: dict[str, str], notices: list[str]) -> tuple[Options, ResumePoint | None]:
+def _resolve_auto(given: dict[str, str], notices: list[str]) -> tuple[Options, ResumePoint | None]:
     options = build(given)
     name = re.compile(re.escape(project_of(options)) + r"_SERVER.*-[0-9]{8}-[0-9]{6}")
     paths = [path.parent.parent for path in folder_of_runs(options).glob(f"*/{PARAMS}")]
@@ -152,87 +155,87 @@ def _auto(given: dict[str, str], notices: list[str]) -> tuple[Options, ResumePoi
     for path in paths:
         try:
             run = StoredRun.read(path)
-            wanted = build(run.inherited | _typed(given))
-            differing[path] = differences(wanted, build(run.settings))
+            options_here = build(run.inherited | _explicit(given))
+            differing[path] = differences(options_here, build(run.settings))
         except ValueError as error:
             notices.append(f"{error}; this run is skipped")
             continue
         if not differing[path]:
-            same.append((run, wanted))
-    if same:  # an unfinished run comes first, however old it is
-        run, wanted = min(same, key=lambda run_and_options: (run_and_options[0].path / REPORT).is_file())
-        return wanted, _open(run, wanted)
+            same.append((run, options_here))
+    if same:  # unfinished runs first, then the newest
+        run, options = min(same, key=lambda run_and_options: (run_and_options[0].path / REPORT).is_file())
+        return options, _read_newest(run, options)
     if differing:
         newest = next(iter(differing))
         raise ValueError(
-            f"--resume_path auto: {newest} was made with other settings: {', '.join(differing[newest])}; "
-            "give another --project_name for another run"
+            f"--resume_path auto: {newest} has other settings: {', '.join(differing[newest])}; "
+            "pass another --project_name for a new run"
         )
     return options, None
 
 
-def _named(given: dict[str, str], wanted: str) -> tuple[Options, ResumePoint]:
-    path = find_one(wanted, directories=True)
+def _resolve_path(given: dict[str, str], resume_path: str) -> tuple[Options, ResumePoint]:
+    path = find_one(resume_path, directories=True)
     if path.is_dir():
         run = StoredRun.read(path)
-        options = _unchanged(given, run.settings, path)
-        found = _open(run, options)
-        if not found.file:
+        options = _build_unchanged(given, run.settings, path)
+        point = _read_newest(run, options)
+        if not point.file:
             _refuse_stored_bases(given, run)
-        return options, found
-    checkpoint = _state(path)
+        return options, point
+    checkpoint = _read_state(path)
     if (path.parent.parent / PARAMS).is_file():
         run = StoredRun.read(path.parent.parent)
-        options = _unchanged(given, run.settings, path)
-        return options, _verified(run, path, checkpoint, options)
-    return _unchanged(given, _own_settings(checkpoint), path), ResumePoint(None, None, path, checkpoint)
+        options = _build_unchanged(given, run.settings, path)
+        return options, _verify(run, path, checkpoint, options)
+    return _build_unchanged(given, _own_settings(checkpoint), path), ResumePoint(None, None, path, checkpoint)
 
 
 def _refuse_stored_bases(given: dict[str, str], run: StoredRun) -> None:
-    """Refuse to start over from files that the stored settings name: the command must name them."""
-    for name in BASES:
+    """Refuse to restart from a base network named only by stored settings."""
+    for name in BASE_FLAGS:
         if run.settings.get(name) and not given.get(name):
             raise ValueError(
                 f"{run.path} has no checkpoint yet and starts from the file of --{name}: repeat the command that began "
-                f"it, with --resume_path auto (or add --{name} {run.settings[name]})"
+                f"it with --resume_path auto (or add --{name} {run.settings[name]})"
             )
 
 
-def _unchanged(given: dict[str, str], stored: dict[str, str], path: Path) -> Options:
-    options = build(stored | _typed(given))
+def _build_unchanged(given: dict[str, str], stored: dict[str, str], path: Path) -> Options:
+    options = build(stored | _explicit(given))
     differing = differences(options, build(stored))
     if differing:
         raise ValueError(f"{path}: a run cannot be resumed with other settings: {', '.join(differing)}")
     return options
 
 
-def _open(run: StoredRun, options: Options) -> ResumePoint:
+def _read_newest(run: StoredRun, options: Options) -> ResumePoint:
     """Read the run's newest readable checkpoint.
 
     Raises:
-        ValueError: none of those that are there can be read, or it is not this run's own.
+        ValueError: no checkpoint can be read, or it is of another run.
     """
     paths = [run.path / "weights" / f"{name}.pth" for name in (LATEST, PREVIOUS)]
     paths = [file for file in paths if file.exists()]
     unreadable = []
     for file in paths:
         try:
-            checkpoint = _state(file)
+            checkpoint = _read_state(file)
         except ValueError as error:
             unreadable.append(str(error))
             continue
-        point = _verified(run, file, checkpoint, options)
+        point = _verify(run, file, checkpoint, options)
         return replace(point, notices=point.notices + [f"{text}; resuming from {file.name}" for text in unreadable])
     if unreadable:
-        raise ValueError(f"{'; '.join(unreadable)}; without these files the run would start over")
+        raise ValueError(f"{'; '.join(unreadable)}; delete these files to restart the run")
     return ResumePoint(run.path, run.run_id)
 
 
-def _verified(run: StoredRun, file: Path, checkpoint: Checkpoint, options: Options) -> ResumePoint:
-    """Compare the run and its checkpoint.
+def _verify(run: StoredRun, file: Path, checkpoint: Checkpoint, options: Options) -> ResumePoint:
+    """Verify that the checkpoint is of the run.
 
     Raises:
-        ValueError: the checkpoint is of another run, or was made with other settings than ``params.yaml`` has.
+        ValueError: the checkpoint is of another run, or its settings differ from ``params.yaml``.
     """
     identity, notices = checkpoint.identity, []
     if run.run_id and identity and run.run_id != identity["run_id"]:
@@ -240,31 +243,31 @@ def _verified(run: StoredRun, file: Path, checkpoint: Checkpoint, options: Optio
             f"{file} is of another run: its id is {identity['run_id']}, that of {run.path} is {run.run_id}"
         )
     if not (run.run_id and identity):
-        notices = [f"{file} was written by an older version: whether it is this run's own cannot be compared"]
+        notices = [f"{file} was written by an older version without a run id: cannot verify that it is of this run"]
     differing = differences(build(run.settings), build(_own_settings(checkpoint)))
     if differing:
-        raise ValueError(f"{run.path / PARAMS} is not what {file} was made with: {', '.join(differing)}")
+        raise ValueError(f"{run.path / PARAMS} differs from the settings of {file}: {', '.join(differing)}")
     return ResumePoint(run.path, run.run_id, file, checkpoint, _report(run, options), notices)
 
 
 def _own_settings(checkpoint: Checkpoint) -> dict[str, str]:
     stored = from_plain(checkpoint.options)
-    return stored if checkpoint.identity else stored | former_schedule(stored)
+    return stored if checkpoint.identity else stored | legacy_lr_schedule(stored)
 
 
-def former_schedule(stored: dict[str, str]) -> dict[str, str]:
-    """Learning rates of a run of an older version, where its settings do not name them.
+def legacy_lr_schedule(stored: dict[str, str]) -> dict[str, str]:
+    """Return the learning rates that an older version used where the settings do not give them.
 
-    Plain training divided ``--lr`` by 10 every 30 epochs, and a LeNet kept ``--lr``.
+    Plain training divided ``--lr`` by 10 every 30 epochs; a LeNet kept ``--lr``.
     """
     options = build(stored)
     if options.lr_ft or not (options.method == "none" or uses_adam(options)):
         return {}
-    starts = range(0, min(options.epochs, 9000), 30) if options.method == "none" else range(1)  # then it is 0
+    starts = range(0, min(options.epochs, 9000), 30) if options.method == "none" else range(1)  # 0 beyond
     return {"lr_ft": ",".join(f"{start}:{options.lr * 0.1 ** (start // 30)!r}" for start in starts or range(1))}
 
 
-def _state(file: Path) -> Checkpoint:
+def _read_state(file: Path) -> Checkpoint:
     checkpoint = files.read(file)
     if not isinstance(checkpoint, Checkpoint) or checkpoint.phase is None:
         raise ValueError(f"{file} holds a network, not the state of a run; see --directly_ft_weights")
@@ -272,27 +275,27 @@ def _state(file: Path) -> Checkpoint:
         raise ValueError(f"{file} was written by an older version and cannot be resumed; use it as --base_model_path")
     if checkpoint.phase == "prune" and not checkpoint.pruner:
         raise ValueError(
-            f"{file} is from before the first step; give it to --base_model_path to start from its weights"
+            f"{file} was written before the first step: pass it to --base_model_path to start from its weights"
         )
     return checkpoint
 
 
-def _typed(given: dict[str, str]) -> dict[str, str]:
-    """Settings of the command; under ``auto`` the seed may be the run's."""
+def _explicit(given: dict[str, str]) -> dict[str, str]:
+    """Return the given settings, without those given as ``auto``, which the run has decided."""
     return {name: value for name, value in given.items() if value != "auto" or name not in DECIDED}
 
 
 def _report(run: StoredRun, options: Options) -> dict[str, Any] | None:
-    """Report of a finished run; None if epochs were added."""
+    """Read the report of a finished run; None if unfinished or if epochs were added."""
     file = run.path / REPORT
     if not file.is_file() or options.epochs > int(run.settings["epochs"]):
         return None
     report = read_report(file)
     if run.run_id and report.get(RUN_ID, run.run_id) != run.run_id:
         raise ValueError(f"{file} is of another run: its id is {report[RUN_ID]}, that of {run.path} is {run.run_id}")
-    if options.data_path != run.settings["data_path"]:  # they may have moved; other images are another run
+    if options.data_path != run.settings["data_path"]:  # moved data are allowed, other data are not
         with error_prefix("data_path"):
             name = DataSource(options.dataset, options.data_path).spec.name
         if name != report["data_name"]:
-            raise ValueError(f"{run.path} has finished on {report['data_name']}, not on {name}")
+            raise ValueError(f"{run.path} was trained on {report['data_name']}, not on {name}")
     return report

@@ -1,4 +1,4 @@
-"""A checkpoint of this program as one typed object."""
+"""Typed content of a checkpoint."""
 
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -6,26 +6,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-VERSION = 2  # 1 lacked what a run had measured so far, and cannot be resumed
+VERSION = 2  # version 1 had no record and cannot be resumed
 
 
 @dataclass
 class Checkpoint:
-    """A network and, where it has a phase, the state of a run. The fields are the keys of the file.
+    """A network and, if it has a phase, the state of a run. The fields are the keys of the file.
 
     Attributes:
         options: stored settings of the run, plain values.
-        data: the images it was made for: a ``DataSpec`` as plain values, and ``class_names``.
-        kept: of the cut, layer name -> bool (groups,); empty before it, and for single weights.
-        masks: of the cut of single weights, layer name -> bool of the weight's shape.
+        data: spec of its images: a ``DataSpec`` as plain values, and ``class_names``.
+        kept: after the cut, layer name -> bool (groups,); empty before it and for single weights.
+        masks: for pruned single weights, layer name -> bool of the weight's shape.
         model: the network's state dict.
-        phase: ``prune`` or ``finetune``; None: a network alone.
-        step, epoch: made so far in `phase`.
-        optimizer, pruner: their state dicts; empty where there is none.
+        phase: ``prune`` or ``finetune``; None: a network without a run's state.
+        step, epoch: steps and whole epochs made in `phase`.
+        optimizer, pruner: their state dicts, or empty.
         rng: random state of each process, by rank.
-        best: test accuracy and number of the best epoch.
-        record: figures measured so far.
-        identity: ``run_id``, ``fingerprint`` of the data and ``class_names``; None: by an older version.
+        best: test accuracy and index of the best epoch.
+        record: state of the run's ``Record``.
+        identity: ``run_id``, ``fingerprint`` of the data and ``class_names``; None: written by an older version.
         observers: type name -> state of the prune phase's observers.
     """
 
@@ -48,12 +48,12 @@ class Checkpoint:
 
     @classmethod
     def from_file(cls, content: dict[str, Any]) -> "Checkpoint":
-        """Make a checkpoint of a validated file; keys of later versions are dropped."""
+        """Build from the validated content of a file; drop keys of later versions."""
         known = {f.name for f in fields(cls)}
         return cls(**{key: value for key, value in content.items() if key in known})
 
     def to_file(self) -> dict[str, Any]:
-        """Content of the file; for a network alone, without the state of a run."""
+        """Return the content of the file; without a phase, only the network."""
         network = ("version", "options", "data", "kept", "masks", "model")
         names = network if self.phase is None else (f.name for f in fields(self))
         return {name: getattr(self, name) for name in names}
@@ -63,7 +63,7 @@ class Checkpoint:
         return bool(self.kept or self.masks)
 
     def kept_groups(self) -> dict[str, Tensor]:
-        """Layer name -> bool (groups,), of the layers that lose groups: as cut or, before the cut, as L1 picked."""
+        """Return layer name -> bool (groups,) of the pruned layers: as cut or, before the cut, as selected by L1."""
         if self.is_pruned:
             return self.kept or {name: mask.flatten() for name, mask in self.masks.items()}
         return self.pruner.get("l1_picks", {})
@@ -75,7 +75,7 @@ class ExternalWeights:
 
     Attributes:
         model: a state dict.
-        notices: what was done to recognize it.
+        notices: on changes made to recognize it.
     """
 
     model: dict[str, Tensor]
@@ -83,7 +83,7 @@ class ExternalWeights:
 
 
 def random_state() -> dict[str, Any]:
-    """State of the generators that dropout and initialization draw from, in this process."""
+    """Return the state of torch's global generators in this process."""
     return {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
 
 

@@ -1,4 +1,4 @@
-"""Recognize state dicts of other tools by content."""
+"""Find and normalize state dicts in files of other tools."""
 
 import itertools
 import re
@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Names that PyTorch's utilities give to a layer's weight while they are at work on it -> how to finish that work.
+# Names of weights under an active PyTorch utility -> the utility, and how to remove it.
 UNFINISHED = {
     r"_mask$": (
-        "pruned by torch.nn.utils.prune with the masks still apart from the weights; before saving, for each pruned "
+        "pruned by torch.nn.utils.prune with separate masks; before saving, for each pruned "
         "module: torch.nn.utils.prune.remove(module, 'weight')"
     ),
     r"(^|\.)parametrizations\.": (
@@ -26,11 +26,11 @@ UNFINISHED = {
         "under weight_norm; before saving, for each such module: torch.nn.utils.remove_weight_norm(module)"
     ),
     r"(^|\.)(weight|bias)_orig$": (
-        "pruned by torch.nn.utils.prune, and the masks are not in the file; before saving, for each pruned module: "
+        "pruned by torch.nn.utils.prune without masks in the file; before saving, for each pruned module: "
         "torch.nn.utils.prune.remove(module, 'weight')"
     ),
 }
-# Of DataParallel and torch.compile, which may wrap a part of a network.
+# DataParallel and torch.compile, which may wrap a submodule.
 _WRAPPER = re.compile(r"(^|\.)((?:(?:module|_orig_mod)\.)+)")
 _CONTAINERS = (Mapping, list, tuple, nn.Module)
 _WEIGHT = re.compile(r"(^|\.)(weight(_orig|_g)?|parametrizations\.weight\.original0?)$")
@@ -39,45 +39,48 @@ _WEIGHT = re.compile(r"(^|\.)(weight(_orig|_g)?|parametrizations\.weight\.origin
 def find_weights(content: Any, source: object, key: str | None = None) -> tuple[dict[str, Tensor], list[str]]:
     """Find the one state dict in the content of a file.
 
-    A state dict is a mapping of names to tensors, at any depth and under any key, with names that end in ``weight``
-    as those of layers do: an optimizer's buffers, random states and counters have none. A mapping with less than half
-    as many of them as the largest is something else (a loss, a discriminator's head). Two with the same tensors count
-    once. Components that all its conv and linear layers begin with (``module.``, ``_orig_mod.``, ``model.``) are
-    wrappers, since no network of ours has all its layers in one submodule: they are removed, and what is not in them
-    (a loss) is left out, as are single numbers that belong to no layer (``n_averaged``).
+    A state dict is a mapping of names to tensors, at any depth and under any key, with layer names that end in
+    ``weight``, unlike optimizer buffers, random states and counters. A mapping with less than half as many of these
+    names as the largest is ignored (a loss, a discriminator's head). Copies count once. A prefix shared by all conv
+    and linear layers (``module.``, ``_orig_mod.``, ``model.``) is a wrapper, since no supported network has all its
+    layers in one submodule: it is removed, with tensors outside of it (a loss) and scalars of no layer
+    (``n_averaged``).
 
     Args:
-        key: take only what is under it, e.g. ``state_dict_ema`` or ``checkpoint.model``; ``.`` is the file's top level.
+        key: search only under it, e.g. ``state_dict_ema`` or ``checkpoint.model``; ``.`` is the file's top level.
 
     Returns:
-        The state dict, and notices on what was done.
+        The state dict, and notices on changes.
 
     Raises:
-        ValueError: there is none, or several (names their keys), none under `key`, or layers are in the form that one
-            of PyTorch's utilities needs.
+        ValueError: there is none, or none under `key`, or several (names their keys), or weights are under an active
+            PyTorch utility.
     """
     dicts = _tensor_dicts(content)
-    chosen = dicts if key is None else _under(key, dicts)
+    chosen = dicts if key is None else _select_under(key, dicts)
     if key is not None and not _state_dicts(chosen):
-        places = ", ".join(_label(path) for path, _ in _state_dicts(dicts)) or "none at all"
-        raise ValueError(f"--weights_key {key}: no weights there in {source}; it has: {places}")
-    found = _without_copies([_unwrap(path, tensors) for path, tensors in _state_dicts(chosen)])
-    if not found:
-        raise ValueError(f"{source} holds no weights: no tensor in it has a name like conv1.weight")
-    if len(found) > 1:
-        places = ", ".join(_label(one.path) for one in found)
-        raise ValueError(f"{source} holds {len(found)} sets of weights: {places}; choose one with --weights_key KEY")
-    _refuse_unfinished(found[0].state, source)
-    notice = found[0].notice()
-    return found[0].state, [f"{source}: {notice}"] if notice else []
+        keys = ", ".join(_label(path) for path, _ in _state_dicts(dicts)) or "no weights"
+        raise ValueError(f"--weights_key {key}: no weights under this key in {source}; it has: {keys}")
+    state_dicts = _without_copies([_unwrap(path, tensors) for path, tensors in _state_dicts(chosen)])
+    if not state_dicts:
+        raise ValueError(f"{source} holds no weights: no tensor has a name like conv1.weight")
+    if len(state_dicts) > 1:
+        keys = ", ".join(_label(entry.path) for entry in state_dicts)
+        raise ValueError(f"{source} holds {len(state_dicts)} state dicts: {keys}; choose one with --weights_key KEY")
+    (state_dict,) = state_dicts
+    _refuse_unfinished(state_dict.state, source)
+    notice = state_dict.notice()
+    return state_dict.state, [f"{source}: {notice}"] if notice else []
 
 
 @dataclass(frozen=True)
 class _StateDict:
-    """Attributes:
-    path: dotted keys in the file.
-    removed: what was removed from names.
-    left_out: names of tensors that are not of the network.
+    """A state dict found in a file.
+
+    Attributes:
+        path: dotted keys in the file.
+        removed: prefixes removed from names.
+        left_out: names of dropped tensors.
     """
 
     path: str
@@ -89,30 +92,30 @@ class _StateDict:
         more = f" and {len(self.left_out) - 4} more" if len(self.left_out) > 4 else ""
         parts = {
             "weights taken from": f"'{self.path}'" if self.path else "",
-            "removed from their names:": ", ".join(self.removed),
-            "left out, since no layer has it:": ", ".join(self.left_out[:4]) + more,
+            "removed from names:": ", ".join(self.removed),
+            "dropped, not of a layer:": ", ".join(self.left_out[:4]) + more,
         }
-        return "; ".join(f"{what} {value}" for what, value in parts.items() if value)
+        return "; ".join(f"{label} {value}" for label, value in parts.items() if value)
 
 
 def _tensor_dicts(content: Any) -> list[tuple[str, dict[str, Tensor]]]:
-    """All mappings and lists in `content` that hold tensors, outermost first, with their dotted paths."""
-    found, visited = [], set()
+    """Return all mappings and lists in `content` that hold tensors, outermost first, with their dotted paths."""
+    containers, visited = [], set()
     queue = [("", content)]
-    for path, value in queue:  # grows on the way
+    for path, value in queue:  # appended to inside the loop
         if id(value) in visited:  # a file may contain itself
             continue
         visited.add(id(value))
         members = _members(value)
         tensors = {name: member for name, member in members if isinstance(member, Tensor)}
         if tensors:
-            found.append((path, tensors))
+            containers.append((path, tensors))
         queue += [(_join(path, name), member) for name, member in members if isinstance(member, _CONTAINERS)]
-    return found
+    return containers
 
 
 def _members(value: Any) -> list[tuple[str, Any]]:
-    if isinstance(value, nn.Module) and "_parameters" in vars(value):  # not a stand-in for something else
+    if isinstance(value, nn.Module) and "_parameters" in vars(value):  # not a stand-in for another type
         value = value.state_dict()
     if isinstance(value, Mapping):
         return [(str(name), member) for name, member in value.items()]
@@ -127,7 +130,7 @@ def _label(path: str) -> str:
     return path or ". (the top level)"
 
 
-def _under(key: str, dicts: list[tuple[str, dict[str, Tensor]]]) -> list[tuple[str, dict[str, Tensor]]]:
+def _select_under(key: str, dicts: list[tuple[str, dict[str, Tensor]]]) -> list[tuple[str, dict[str, Tensor]]]:
     """Select the part of `dicts` whose full names begin with `key`."""
     if key == ".":
         return [(path, tensors) for path, tensors in dicts if not path]
@@ -140,16 +143,16 @@ def _under(key: str, dicts: list[tuple[str, dict[str, Tensor]]]) -> list[tuple[s
 
 def _state_dicts(dicts: list[tuple[str, dict[str, Tensor]]]) -> list[tuple[str, dict[str, Tensor]]]:
     counts = [sum(bool(_WEIGHT.search(name)) for name in tensors) for _, tensors in dicts]
-    most = max(counts, default=0)
-    return [entry for entry, count in zip(dicts, counts, strict=True) if count and 2 * count >= most]
+    largest = max(counts, default=0)
+    return [entry for entry, count in zip(dicts, counts, strict=True) if count and 2 * count >= largest]
 
 
-def _without_copies(found: list[_StateDict]) -> list[_StateDict]:
-    """Drop state dicts that hold the same weights as an earlier one (a network beside its state dict)."""
+def _without_copies(state_dicts: list[_StateDict]) -> list[_StateDict]:
+    """Drop state dicts equal to an earlier one (e.g. a network saved with its state dict)."""
     distinct: list[_StateDict] = []
-    for one in found:
-        if not any(_equal(one.state, other.state) for other in distinct):
-            distinct.append(one)
+    for entry in state_dicts:
+        if not any(_equal(entry.state, other.state) for other in distinct):
+            distinct.append(entry)
     return distinct
 
 
@@ -176,7 +179,7 @@ def _unwrap(path: str, tensors: dict[str, Tensor]) -> _StateDict:
         else:
             names[name] = own
     bare = {name: _WRAPPER.sub(r"\1", own) for name, own in names.items()}
-    if len(set(bare.values())) < len(bare):  # both with and without it: two networks, not a wrapper
+    if len(set(bare.values())) < len(bare):  # names with and without the wrapper: two networks
         bare = names
     inside = sorted({part for name in bare if bare[name] != names[name] for _, part in _WRAPPER.findall(names[name])})
     removed = [prefix] * bool(prefix) + inside
@@ -184,10 +187,10 @@ def _unwrap(path: str, tensors: dict[str, Tensor]) -> _StateDict:
 
 
 def _refuse_unfinished(state: dict[str, Tensor], source: object) -> None:
-    for pattern, what in UNFINISHED.items():
+    for pattern, advice in UNFINISHED.items():
         name = next((name for name in state if re.search(pattern, name)), None)
         if name:
-            raise ValueError(f"{source} ({name}) is of a network {what}")
+            raise ValueError(f"{source} ({name}) is of a network {advice}")
 
 
 def rename_head(
@@ -205,16 +208,16 @@ def rename_head(
     ours = {name.removeprefix(head): value.shape for name, value in own.items() if name.startswith(head)}
     unexpected = [name for name in state if name not in own]
     theirs = unexpected[0].rpartition(".")[0] + "." if unexpected else ""
-    found = {name.removeprefix(theirs): state[name].shape for name in unexpected}
-    if found != ours or any(head + leaf in state for leaf in ours):
+    shapes = {name.removeprefix(theirs): state[name].shape for name in unexpected}
+    if shapes != ours or any(head + leaf in state for leaf in ours):
         return state, []
-    names = {theirs + leaf: head + leaf for leaf in found}
-    notice = f"{source}: the classifier is called {theirs[:-1]} there and {head[:-1]} here"
+    names = {theirs + leaf: head + leaf for leaf in shapes}
+    notice = f"{source}: classifier renamed from {theirs[:-1]} to {head[:-1]}"
     return {names.get(name, name): value for name, value in state.items()}, [notice]
 
 
 def conversion_notices(state: dict[str, Tensor], source: object) -> list[str]:
-    """A notice on tensors of other floating-point types, which loading converts to float32."""
+    """Return a notice on tensors that loading converts to float32."""
     other = [value.dtype for value in state.values() if value.is_floating_point() and value.dtype != torch.float32]
     types = ", ".join(sorted({str(dtype).removeprefix("torch.") for dtype in other}))
     return [f"{source}: {len(other)} tensors converted from {types} to float32"] if other else []

@@ -1,4 +1,4 @@
-"""Validation of checkpoints and reports, for every reader of them."""
+"""Validation of checkpoints and reports."""
 
 import json
 from collections.abc import Iterator
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from model.rebuild import check_network
 from pruner import PRUNERS, groups
 from pruner.regularized import GReg
-from utils.checkpoint.forms import Keys, mismatch
 from utils.checkpoint.record import TESTED, PhaseCounters, Record
+from utils.checkpoint.schema import Keys, mismatch
 from utils.config.options import stored_defaults
 from utils.config.paths import regular_file
 
@@ -48,7 +48,7 @@ def _generator_bytes(value: Any) -> bool:
 
 
 _ACCURACY = {str: _number}
-_FIGURE = (_number, None)
+_OPTIONAL = (_number, None)
 _RECORD = Keys(
     {
         "images": lambda value: isinstance(value, list | tuple) and len(value) == 2 and all(map(_count, value)),
@@ -56,9 +56,9 @@ _RECORD = Keys(
         "around": Keys(
             {},
             {
-                "base": _ACCURACY, "before_cut": _ACCURACY, "after_cut": _ACCURACY, "acc1_before_cut_bn": _FIGURE,
-                "acc1_after_cut_bn": _FIGURE, "gap": _ACCURACY, "l1_comparison": {str: _ACCURACY},
-                "latency": {str: {str: _ACCURACY}}, "noisy_ensemble_acc1": _FIGURE,
+                "base": _ACCURACY, "before_cut": _ACCURACY, "after_cut": _ACCURACY, "acc1_before_cut_bn": _OPTIONAL,
+                "acc1_after_cut_bn": _OPTIONAL, "gap": _ACCURACY, "l1_comparison": {str: _ACCURACY},
+                "latency": {str: {str: _ACCURACY}}, "noisy_ensemble_acc1": _OPTIONAL,
                 "jacobian_singular_values": (_ACCURACY, None),
             },
         ),
@@ -82,7 +82,7 @@ _GREG = Keys(
         "pending": (None, Keys({"step": _count, "layers": [str], "gaps": _gaps})),
     },
 )  # fmt: skip
-_OF_SGD, _OF_ADAM = {"momentum_buffer"}, {"step", "exp_avg", "exp_avg_sq"}
+_SGD_STATE, _ADAM_STATE = {"momentum_buffer"}, {"step", "exp_avg", "exp_avg_sq"}
 _PARAMETER_STATE = Keys(
     {},
     {"momentum_buffer": (_finite, None), "step": (_finite, _number), "exp_avg": _finite, "exp_avg_sq": _finite},
@@ -117,13 +117,13 @@ _REPORT = Keys(
         "params_after": _count, "flops_before": _count, "flops_after": _count, "speedup": _number,
         "compression": _number, "seconds": {str: _number}, "iterations": {str: _count}, "run_dir": str,
         "best_epoch": (_count, None),
-        **{f"acc1_{name}": _FIGURE for name in ("base", "before_cut", "after_cut", "best", "last")},
+        **{f"acc1_{name}": _OPTIONAL for name in ("base", "before_cut", "after_cut", "best", "last")},
     },
     {
         "latency": {str: {str: _ACCURACY}}, "sparsity": _number, "pruned_weights": _count, "prunable_weights": _count,
         "device": str, "torch_version": str,
-        **{f"acc5_{name}": _FIGURE for name in ("base", "before_cut", "after_cut", "best", "last")},
-        **{f"acc1_{name}_bn": _FIGURE for name in ("before_cut", "after_cut")},
+        **{f"acc5_{name}": _OPTIONAL for name in ("base", "before_cut", "after_cut", "best", "last")},
+        **{f"acc1_{name}_bn": _OPTIONAL for name in ("before_cut", "after_cut")},
     },
 )  # fmt: skip
 
@@ -132,7 +132,7 @@ def read_report(file: Path) -> dict[str, Any]:
     """Read and validate a run's ``log/report.json``.
 
     Raises:
-        ValueError: it cannot be read, or lacks what a table shows; names it.
+        ValueError: it cannot be read, or an entry is missing or invalid; names it.
     """
     try:
         report = json.loads(regular_file(file).read_text())
@@ -140,64 +140,65 @@ def read_report(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file} cannot be read: {error}") from None
     wrong = mismatch(report, _REPORT, "")
     if wrong is not None:
-        raise ValueError(f"{file} is not a report of this program: {wrong.lstrip('.') or 'all of it'} is not sound")
+        raise ValueError(f"{file} is not a report of this program: invalid {wrong.lstrip('.') or 'content'}")
     return report
 
 
-def validated(found: dict[str, Any], source: object) -> dict[str, Any]:
-    """Validate the content of a checkpoint: the network and, where it has a phase, the state of the run.
+def validate(content: dict[str, Any], source: object) -> dict[str, Any]:
+    """Validate and return the content of a checkpoint: the network and, with a phase, the state of the run.
 
     Raises:
-        ValueError: names `source` and the part that is missing or of the wrong form.
+        ValueError: an entry is missing or invalid; names it and `source`.
     """
-    check_network(found, str(source))
-    wrong = next(_contradictions(found), None)
-    if wrong is None and "phase" in found and found["version"] > 1:  # format 1 is not resumed: it had no record
-        wrong = mismatch(found, _STATE, "")
-        wrong = next(_contradictions_of_state(found), None) if wrong is None else wrong
+    check_network(content, str(source))
+    wrong = next(_network_inconsistencies(content), None)
+    if wrong is None and "phase" in content and content["version"] > 1:  # version 1 cannot be resumed
+        wrong = mismatch(content, _STATE, "")
+        wrong = next(_state_inconsistencies(content), None) if wrong is None else wrong
     if wrong is not None:
-        raise ValueError(f"{source} is damaged or not a checkpoint of this program: {wrong.lstrip('.')} is not sound")
-    return found
+        raise ValueError(f"{source} is damaged or not a checkpoint of this program: invalid {wrong.lstrip('.')}")
+    return content
 
 
-SINCE_0_6 = ("ratios", "speedup", "rank", "round_to", "penalize")  # settings that older checkpoints lack
+SINCE_0_6 = ("ratios", "speedup", "rank", "round_to", "penalize")  # settings missing in older checkpoints
 
 
 def _fits(n_groups: int, n_slices: int, kind: str) -> bool:
-    """Whether so many groups can make up a weight: filters may go in groups of several."""
+    """Whether `n_slices` of a weight can form `n_groups` groups: a group may have several filters."""
     return n_groups > 0 and n_slices % n_groups == 0 if kind == "filter" else n_groups == n_slices
 
 
-def _contradictions(found: dict[str, Any]) -> Iterator[str]:
-    """Check that the parts fit the weights."""
-    weights, kind = found["model"], found["options"].get("wg", "filter")
+def _network_inconsistencies(content: dict[str, Any]) -> Iterator[str]:
+    """Yield entries that do not fit the weights."""
+    weights, kind = content["model"], content["options"].get("wg", "filter")
     if kind not in groups.KINDS:
         yield "options.wg"
-    for name, mask in found["masks"].items():
+    for name, mask in content["masks"].items():
         if f"{name}.weight" not in weights or mask.shape != weights[f"{name}.weight"].shape:
             yield f"masks.{name}"
-    for name, kept in found["kept"].items():
+    for name, kept in content["kept"].items():
         weight = weights.get(f"{name}.weight")
         if kind == "weight" or weight is None or not _fits(int(kept.sum()), groups.count(weight.shape, kind), kind):
             yield f"kept.{name}"
 
 
-def _contradictions_of_state(found: dict[str, Any]) -> Iterator[str]:
-    weights, kind = found["model"], found["options"].get("wg", "filter")
-    complete = "identity" in found  # older versions had fewer settings; those with a default other than none they had
+def _state_inconsistencies(content: dict[str, Any]) -> Iterator[str]:
+    """Yield entries of a run's state that do not fit each other."""
+    weights, kind = content["model"], content["options"].get("wg", "filter")
+    complete = "identity" in content  # older versions had fewer settings
     for name, default in stored_defaults().items():
-        lacking = name not in found["options"] if complete and name not in SINCE_0_6 else False
-        if lacking or (default is not None and name not in SINCE_0_6 and found["options"].get(name) is None):
+        missing = name not in content["options"] if complete and name not in SINCE_0_6 else False
+        if missing or (default is not None and name not in SINCE_0_6 and content["options"].get(name) is None):
             yield f"options.{name}"
-    if found["phase"] == "prune" and found["options"].get("directly_ft_weights"):  # such a run has no prune phase
+    if content["phase"] == "prune" and content["options"].get("directly_ft_weights"):  # these runs have no prune phase
         yield "phase"
-    pruner = found["pruner"]
-    if pruner and issubclass(PRUNERS.get(found["options"]["method"], object), GReg):
+    pruner = content["pruner"]
+    if pruner and issubclass(PRUNERS.get(content["options"]["method"], object), GReg):
         wrong = mismatch(pruner, _GREG, "pruner")
         if wrong is not None:
             yield wrong
         if (
-            found["options"]["method"] == "GReg-2"
+            content["options"]["method"] == "GReg-2"
             and pruner.get("starting_scores", {}).keys() != pruner["layers"].keys()
         ):
             yield "pruner.starting_scores"
@@ -210,16 +211,16 @@ def _contradictions_of_state(found: dict[str, Any]) -> Iterator[str]:
         ):
             yield f"pruner.layers.{name}"
     try:
-        Record().load_state_dict(found["record"])
-    except TypeError:  # a key of its parts that this version does not know
+        Record().load_state_dict(content["record"])
+    except TypeError:  # unknown key
         yield "record"
 
 
-def refuse_other_optimizer(state: dict[str, Any], model: nn.Module, source: object) -> None:
-    """Check that the optimizer's state fits the parameters of `model`.
+def check_optimizer_state(state: dict[str, Any], model: nn.Module, source: object) -> None:
+    """Check that the optimizer state fits the parameters of `model`.
 
     Raises:
-        ValueError: there are more or fewer, or a buffer has another shape than its parameter.
+        ValueError: the number of parameters or the shape of a buffer differs.
     """
     shapes = [parameter.shape for parameter in model.parameters()]
     listed = [index for group in state.get("param_groups", []) for index in group["params"]]
@@ -227,6 +228,6 @@ def refuse_other_optimizer(state: dict[str, Any], model: nn.Module, source: obje
     for index, values in state.get("state", {}).items():
         buffers = [value for value in values.values() if isinstance(value, Tensor) and value.ndim]
         fits = fits and index < len(shapes) and all(buffer.shape == shapes[index] for buffer in buffers)
-        fits = fits and set(values) in (_OF_SGD, _OF_ADAM)
+        fits = fits and set(values) in (_SGD_STATE, _ADAM_STATE)
     if not fits:
-        raise ValueError(f"{source} is damaged: its optimizer is of another network than its weights")
+        raise ValueError(f"{source} is damaged: its optimizer state does not fit its weights")

@@ -69,7 +69,7 @@ def load_base_model(options: Options, spec: DataSpec) -> BaseModel:
         heads = [key for key in state if key in own and state[key].shape != own[key].shape]
         log.warning("notice: %s classes here: %s start untrained", spec.classes, ", ".join(heads))
         state |= {key: own[key] for key in heads}
-    files.fill(model, state, source)
+    files.load_weights(model, state, source)
     return BaseModel(model, source)
 
 
@@ -112,7 +112,7 @@ def _of_other_program(options: Options, spec: DataSpec, path: Path, content: Ext
     dense = sum(p.numel() for p in model.parameters())
     if options.trust_checkpoint:  # another program's network may be pruned; its shapes tell
         fit_to(model, state)
-    files.fill(model, state, str(path))
+    files.load_weights(model, state, str(path))
     outputs = [m.out_features for m in model.modules() if isinstance(m, nn.Linear)][-1:]
     if outputs not in ([], [spec.classes]):
         raise ValueError(f"{path} distinguishes {outputs[0]} classes; {spec.name} has {spec.classes}")

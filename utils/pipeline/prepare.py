@@ -12,7 +12,7 @@ from model import cost_of, example, preprocessing_of
 from pruner import prove
 from utils.checkpoint.resume import Command
 from utils.checkpoint.state import Checkpoint
-from utils.checkpoint.validation import refuse_other_optimizer
+from utils.checkpoint.validation import check_optimizer_state
 from utils.config.options import Options
 from utils.config.types import error_prefix
 from utils.dist.device import device_notices, resolve_device
@@ -118,7 +118,7 @@ def _base_model(command: Command, options: Options, spec: DataSpec, planned: Pla
     resume = command.resume
     if resume and resume.checkpoint:
         base = resumed_model(resume.checkpoint, spec, str(resume.file))
-        refuse_other_optimizer(resume.checkpoint.optimizer, base.model, resume.file)
+        check_optimizer_state(resume.checkpoint.optimizer, base.model, resume.file)
         return base
     refuse_untrained(options, planned.plan)
     base = load_base_model(options, spec)
