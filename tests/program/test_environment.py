@@ -1,4 +1,4 @@
-"""What stands in the environment: left-over variables of launchers, GPUs that are not there, numbers of any size."""
+"""The environment: stale variables of launchers, missing GPUs; and numbers of any size."""
 
 import json
 import os
@@ -19,7 +19,7 @@ WORDS = ["--dataset", "digits", "--arch", "lenet5_mini", "--method", "none", "--
 
 
 @pytest.mark.parametrize("variable", ["RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR"])
-def test_one_variable_of_a_launcher_alone_silences_nothing(variable, tmp_path, monkeypatch):
+def test_a_single_launcher_variable_suppresses_no_output(variable, tmp_path, monkeypatch):
     monkeypatch.setenv(variable, "1")
     ran = run_program(tmp_path, *WORDS, "--epochz", "3")
     assert ran.code == 2
@@ -28,26 +28,26 @@ def test_one_variable_of_a_launcher_alone_silences_nothing(variable, tmp_path, m
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])
-def test_left_over_variables_of_a_launcher_say_for_whom_the_program_waits(rank, tmp_path):
+def test_stale_launcher_variables_give_a_notice_about_waiting(rank, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     environment = os.environ | {"RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    said = tmp_path / "stderr.txt"
-    with open(said, "w") as file:
+    stderr = tmp_path / "stderr.txt"
+    with open(stderr, "w") as file:
         process = subprocess.Popen([*MAIN, *WORDS], cwd=tmp_path, env=environment, stderr=file)
     began = time.monotonic()
-    while time.monotonic() - began < 60 and "waiting" not in said.read_text():
+    while time.monotonic() - began < 60 and "waiting" not in stderr.read_text():
         time.sleep(0.1)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert f"waiting for 1 other process at 127.0.0.1:{port}" in said.read_text()
-    assert "unset RANK" in said.read_text()
+    assert f"waiting for 1 other process at 127.0.0.1:{port}" in stderr.read_text()
+    assert "unset RANK" in stderr.read_text()
 
 
-@pytest.mark.parametrize("asked", ["-1", "", "NoDevFiles", "-1,0"])
-def test_who_asks_for_no_gpu_gets_no_notice(asked, monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", asked)
+@pytest.mark.parametrize("visible", ["-1", "", "NoDevFiles", "-1,0"])
+def test_hidden_gpus_give_no_notice(visible, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert device_notices(resolve_device("cpu"), None) == []
 
 

@@ -1,4 +1,4 @@
-"""A wrong command is answered in one line: the flag, the value, what would be right; and nothing is written."""
+"""A wrong command gives one line (the flag, the value, what to do) and writes nothing."""
 
 import time
 from pathlib import Path
@@ -14,7 +14,7 @@ PRUNE = f"{DIGITS} --method L1 --stage_pr [0,0.5,0.5,0.5,0]"
 GREG = f"{DIGITS} --method GReg-1 --allow_untrained --stage_pr [0,0.5,0.5,0.5,0]"
 NPZ = "--dataset npz --arch resnet20 --method none --data_path {bad}"
 
-# What is wrong -> the command, and what the line must say: the flag, the value, what would be right.
+# What is wrong -> the command, and parts of the line: the flag, the value, what to do.
 WRONG = {
     # flags and names
     "no data set": ("", "--dataset", "required", "digits"),
@@ -36,7 +36,7 @@ WRONG = {
     "a word for a number": (f"{DIGITS} --epochs ten", "--epochs", "ten", "whole number"),
     "negative epochs": (f"{DIGITS} --epochs -1", "--epochs", "-1", "from 0"),
     "no batch": (f"{DIGITS} --batch_size 0", "--batch_size", "0", "from 1"),
-    "lr that is no number": (f"{GREG} --lr_prune nan", "--lr_prune", "nan", "from 0"),
+    "lr that is not finite": (f"{GREG} --lr_prune nan", "--lr_prune", "nan", "from 0"),
     "λ that does not grow": (f"{GREG} --reg_granularity_prune 0", "--reg_granularity_prune", "0", "above 0"),
     "negative ceiling": (f"{GREG} --reg_upper_limit -1", "--reg_upper_limit", "-1", "from 0"),
     "interval of updates": (f"{GREG} --update_reg_interval 0", "--update_reg_interval", "0", "from 1"),
@@ -53,7 +53,7 @@ WRONG = {
     "negative ratio": (f"{DIGITS} --method L1 --stage_pr [0,-0.5,0,0,0]", "--stage_pr", "-0.5", "0 to less than 1"),
     "ratio above 1": (f"{DIGITS} --method L1 --stage_pr [0,1.5,0,0,0]", "--stage_pr", "1.5", "0 to less than 1"),
     "ratio of 1": (f"{DIGITS} --method L1 --allow_untrained --stage_pr [0,1,0,0,0]", "--stage_pr", "1", "less than 1"),
-    "ratio that is no number": (f"{DIGITS} --method L1 --stage_pr [0,nan,0,0,0]", "--stage_pr", "nan", "0 to less than 1"),
+    "ratio that is not finite": (f"{DIGITS} --method L1 --stage_pr [0,nan,0,0,0]", "--stage_pr", "nan", "0 to less than 1"),
     "too few stages": (f"{DIGITS} --method L1 --stage_pr [0,0.5,0]", "--stage_pr", "3 ratios", "5 stages"),
     "too many stages": (f"{DIGITS} --method L1 --stage_pr [0,0,0,0,0,0]", "--stage_pr", "6 ratios", "5 stages"),
     "one ratio": (f"{DIGITS} --method L1 --stage_pr 0.5", "--stage_pr", "'0.5'", "[0,0.5,0.5,0.5,0]"),
@@ -80,7 +80,7 @@ WRONG = {
     "speedup missed": (f"{PRUNE} --expect_speedup 3.5", "--expect_speedup", "3.5", "1.99x"),
     "speedup of masks": (f"{PRUNE} --wg weight --expect_speedup 2", "--expect_speedup", "--wg weight", "FLOPs"),
     "batch-norm that is not there to drop": (f"{DIGITS} --not_use_bn", "--not_use_bn", "resnet20", "vgg"),
-    "nobody trained it": (PRUNE, "--base_model_path", "--allow_untrained"),
+    "untrained weights": (PRUNE, "--base_model_path", "--allow_untrained"),
     "too many combinations": (f"{DIGITS} --method Oracle --stage_pr [0,0.5,0.5,0.5,0]", "Oracle", "combinations", "20,000"),
     # learning rates
     "schedule without epochs": (f"{DIGITS} --lr_ft 0.1", "--lr_ft", "0.1", "30:0.001"),
@@ -132,15 +132,15 @@ WRONG = {
     "a folder without images": ("--dataset folder --data_path {bad}/no_images", "--data_path", "no_images", "class folders"),
     "other classes to test": ("--dataset folder --data_path {bad}/odd_classes --method none", "--data_path", "differ", "dog"),
     # resuming, processes, devices
-    "nothing to go on with": (f"{DIGITS} --resume_path nowhere", "--resume_path", "no file or directory nowhere"),
-    "a directory that is no run's": (f"{DIGITS} --resume_path {{bad}}/good", "--resume_path", "good", "params.yaml"),
-    "going on from a network": (f"{DIGITS} --resume_path {{bad}}/network.pth", "--resume_path", "network.pth", "state of a run"),
+    "nothing to resume": (f"{DIGITS} --resume_path nowhere", "--resume_path", "no file or directory nowhere"),
+    "a directory without a run": (f"{DIGITS} --resume_path {{bad}}/good", "--resume_path", "good", "params.yaml"),
+    "resuming from a network": (f"{DIGITS} --resume_path {{bad}}/network.pth", "--resume_path", "network.pth", "state of a run"),
     "several machines": (
         f"{DIGITS} --multiprocessing-distributed --world-size 2 --rank 0 --dist-url tcp://10.0.0.1:2345",
         "--world-size 2", "torchrun --nnodes=2", "10.0.0.1:2345",
     ),
     "a GPU that is not there": (f"{DIGITS} --device cuda", "--device", "cuda", "cpu"),
-    "CUDA graphs, as yet": (f"{DIGITS} --cuda_graph on", "--cuda_graph", "on", "auto or off"),
+    "CUDA graphs": (f"{DIGITS} --cuda_graph on", "--cuda_graph", "on", "auto or off"),
     "unknown number format": (f"{DIGITS} --amp fp16", "--amp", "fp16", "'bf16'"),
     "unknown device": (f"{DIGITS} --device gpu", "--device", "gpu", "'cpu'"),
     "a project name that is a path": (f"{DIGITS} --project_name ../x", "--project_name", "../x", "not a name"),
@@ -149,7 +149,7 @@ WRONG = {
 
 @pytest.fixture(scope="module")
 def bad(tmp_path_factory):
-    """A folder of files and sets, each wrong in the way that its name says."""
+    """Make a folder of files and sets; their names say what is wrong with them."""
     root = tmp_path_factory.mktemp("bad")
     ran = run_program(root / "made", *DIGITS.split(), "--epochs", 0)
     base = ran.weights("checkpoint_best").read_bytes()
@@ -200,30 +200,30 @@ def write_bad_sets(root: Path) -> None:
     (root / "odd_classes" / "val" / "dog").rename(root / "odd_classes" / "val" / "wolf")
 
 
-def test_there_are_many():
+def test_there_are_at_least_40_wrong_commands():
     assert len(WRONG) >= 40
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_command_is_answered_in_one_line_and_nothing_is_written(name, bad, tmp_path):
-    command, *said = WRONG[name]
+def test_a_wrong_command_gives_one_line_and_writes_nothing(name, bad, tmp_path):
+    command, *parts = WRONG[name]
     began = time.perf_counter()
     ran = run_program(tmp_path, *command.format(bad=bad).split())
     assert time.perf_counter() - began < 10
     assert (ran.code, ran.out) == (2, "")
     (line,) = ran.err.splitlines()
     assert line.startswith("main.py: error: ")
-    assert [part for part in said if part not in line] == [], line
+    assert [part for part in parts if part not in line] == [], line
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("wanted", ["Experiments", "Debug_Dir"])
-def test_a_place_where_nothing_can_be_written_ends_the_program(wanted, tmp_path):
+def test_an_unwritable_folder_of_runs_is_refused(wanted, tmp_path):
     (tmp_path / wanted).write_text("a file where the folder should be")
     words = [*DIGITS.split(), "--epochs", "0", *(["--debug"] if wanted == "Debug_Dir" else [])]
     ran = run_program(tmp_path, *words)
     assert ran.code == 2
     *traceback, line = ran.err.splitlines()
     assert bool(traceback) == (wanted == "Debug_Dir")
-    assert f"the folder of runs {wanted} cannot be made" in line
+    assert f"cannot make the folder of runs {wanted}" in line
     assert [path.name for path in tmp_path.iterdir()] == [wanted]

@@ -1,4 +1,4 @@
-"""Finished runs side by side: what tells them apart, means over seeds, and files that are not reports."""
+"""Comparison of finished runs: differing settings, means over seeds, and files that are not reports."""
 
 import csv
 import io
@@ -16,12 +16,12 @@ BEST = "best epoch (on the test set)"
 
 @pytest.fixture
 def run(tmp_path):
-    """Make a run's directory with a report that differs from a sound one."""
-    sound = next(iter(EXPERIMENTS["schedule"].values()))
+    """Return a function that makes a run directory with a report; `values` replace those of a valid report."""
+    valid = next(iter(EXPERIMENTS["schedule"].values()))
 
     def make(name: str, **values):
         report = (
-            sound | values | {"run_dir": f"Experiments/{name}_SERVER-20260101-0000{len(list(tmp_path.iterdir())):02}"}
+            valid | values | {"run_dir": f"Experiments/{name}_SERVER-20260101-0000{len(list(tmp_path.iterdir())):02}"}
         )
         (tmp_path / name / "log").mkdir(parents=True)
         (tmp_path / name / "log" / "report.json").write_text(json.dumps(report))
@@ -35,7 +35,7 @@ def table_of(capsys, *words):
     return capsys.readouterr().out.splitlines()
 
 
-def test_titles_hold_exactly_what_tells_the_runs_apart(run, capsys):
+def test_titles_name_exactly_the_differing_settings(run, capsys):
     runs = [run("a", method="L1", stage_pr="[0,0.5,0]", seed=0), run("b", method="L1", stage_pr="[0,0.9,0]", seed=0)]
     head = table_of(capsys, *runs)
     assert head[0].split() == ["L1", "L1"]
@@ -43,7 +43,7 @@ def test_titles_hold_exactly_what_tells_the_runs_apart(run, capsys):
     assert "seed=" not in "".join(head)
 
 
-def test_runs_of_the_same_settings_are_told_apart_by_their_time(run, capsys):
+def test_runs_with_the_same_settings_are_distinguished_by_start_time(run, capsys):
     head = table_of(capsys, run("a"), run("b"))
     assert head[1].split() == ["20260101-000000", "20260101-000001"]
 
@@ -73,7 +73,7 @@ def test_plain_training_has_no_speedup_and_no_cut(run, capsys):
         assert " - " in row
 
 
-def test_unfinished_runs_are_passed_over_with_a_notice(run, tmp_path, capsys):
+def test_unfinished_runs_are_skipped_with_a_notice(run, tmp_path, capsys):
     (tmp_path / "unfinished").mkdir()
     assert compare.main([run("a"), str(tmp_path / "unfinished")]) == 0
     assert "unfinished has not finished" in capsys.readouterr().err
@@ -83,7 +83,7 @@ def test_unfinished_runs_are_passed_over_with_a_notice(run, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", "null", "{" * 5000, '{"method": 3}', "\xff"])
-def test_what_is_no_report_is_refused_in_one_line_by_name(content, tmp_path, capsys):
+def test_an_invalid_report_is_refused_in_one_line_by_name(content, tmp_path, capsys):
     file = tmp_path / "broken.json"
     file.write_bytes(content.encode("latin-1"))
     with pytest.raises(SystemExit) as stop:

@@ -1,4 +1,4 @@
-"""Every exception becomes one line; the traceback is in log/log.txt, on stderr with --debug."""
+"""Every exception gives one line; its traceback is in log/log.txt, and on stderr with --debug."""
 
 import errno
 import logging
@@ -37,7 +37,7 @@ ADVICE = {
 
 
 @pytest.mark.parametrize("name", ADVICE)
-def test_errors_of_the_machine_come_with_advice_and_the_way_to_resume(name):
+def test_errors_of_the_machine_give_advice_and_how_to_resume(name):
     error, advice = ADVICE[name]
     line = explain(error, RESUME)
     assert advice in line
@@ -53,7 +53,7 @@ class OddError(Exception):
 @pytest.mark.parametrize(
     "error", [KeyError("x"), OddError(), RuntimeError(), AssertionError(), RecursionError("deep"), StopIteration()]
 )
-def test_any_other_error_is_named_as_unexpected_in_one_line(error):
+def test_any_other_error_is_reported_as_unexpected_in_one_line(error):
     line = explain(error)
     assert type(error).__name__ in line
     assert "--debug" in line
@@ -77,7 +77,7 @@ WORDS = [
 
 
 @pytest.mark.parametrize("debug", [False, True])
-def test_a_run_that_fails_says_one_line_and_keeps_its_traceback(debug, tmp_path, monkeypatch):
+def test_a_failed_run_prints_one_line_and_logs_its_traceback(debug, tmp_path, monkeypatch):
     def broken(*args, **kwargs):
         raise KeyError("odd")
 
@@ -90,7 +90,7 @@ def test_a_run_that_fails_says_one_line_and_keeps_its_traceback(debug, tmp_path,
     assert "Traceback" in (run_dir / "log" / "log.txt").read_text()
 
 
-def test_what_fails_before_a_run_has_begun_has_exit_code_2(tmp_path, monkeypatch):
+def test_an_error_before_the_run_starts_has_exit_code_2(tmp_path, monkeypatch):
     def broken(*args, **kwargs):
         raise MemoryError
 
@@ -104,7 +104,7 @@ def test_what_fails_before_a_run_has_begun_has_exit_code_2(tmp_path, monkeypatch
 # terminals
 
 
-def called(cwd, *words, shell=None, **environment):
+def run_in_shell(cwd, *words, shell=None, **environment):
     command = " ".join([*MAIN, *words]) + (shell or "")
     return subprocess.run(
         ["bash", "-c", command],
@@ -134,7 +134,7 @@ GREG_PLAN = [
     ["ascii:strict", "cp437", *(pytest.param(e, marks=pytest.mark.slow) for e in ("ascii", "latin-1", "utf-8"))],
 )
 def test_output_survives_any_encoding(encoding, tmp_path):
-    ran = called(tmp_path, *GREG_PLAN, PYTHONIOENCODING=encoding)
+    ran = run_in_shell(tmp_path, *GREG_PLAN, PYTHONIOENCODING=encoding)
     assert (ran.returncode, b"Traceback" in ran.stderr) == (0, False)
     assert b"grows to step" in ran.stdout
 
@@ -153,8 +153,8 @@ def test_output_survives_any_encoding(encoding, tmp_path):
         (" >&- 2>&-", [*WORDS, "-p", "1"]),
     ],
 )
-def test_a_closed_stream_ends_nothing(shell, words, tmp_path):
-    ran = called(tmp_path, *words, shell=shell)
+def test_a_closed_stream_does_not_end_the_run(shell, words, tmp_path):
+    ran = run_in_shell(tmp_path, *words, shell=shell)
     assert b"Traceback" not in ran.stderr
     assert b"Exception ignored" not in ran.stderr
     assert ran.returncode == 0, ran.stderr
@@ -174,7 +174,7 @@ def test_odd_bytes_in_notes_and_paths_are_kept(tmp_path):
     assert (again.returncode, b"best epoch" in again.stdout) == (0, True), again.stderr
 
 
-def test_ctrl_c_while_the_program_is_being_imported_is_silent(tmp_path):
+def test_ctrl_c_during_import_prints_no_traceback(tmp_path):
     process = subprocess.Popen(MAIN, cwd=tmp_path, stderr=subprocess.PIPE)
     while process.poll() is None and not os.path.exists(f"/proc/{process.pid}/fd/2"):
         pass
@@ -186,22 +186,22 @@ def test_ctrl_c_while_the_program_is_being_imported_is_silent(tmp_path):
     assert b"Traceback" not in err
 
 
-# decoration
+# optional output
 
 
-def test_curves_that_cannot_be_written_are_a_notice(tmp_path, caplog):
+def test_unwritable_tensorboard_scalars_are_a_notice(tmp_path, caplog):
     scalars = Scalars(tmp_path / "no folder")
     scalars.add("x", 0, {"y": 1.0})
     scalars.close()
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
-@pytest.mark.parametrize("what", ["prune.norms_figure", "cut.to_memory_format"])
-def test_a_picture_that_fails_is_a_notice_and_a_cut_that_fails_is_not(what, tmp_path, monkeypatch):
+@pytest.mark.parametrize("function", ["prune.norms_figure", "cut.to_memory_format"])
+def test_a_failed_figure_is_a_notice_and_a_failed_cut_is_an_error(function, tmp_path, monkeypatch):
     def broken(*args, **kwargs):
         raise ValueError("odd")
 
-    module, name = what.split(".")
+    module, name = function.split(".")
     monkeypatch.setattr(sys.modules[f"utils.pipeline.{module}"], name, broken)
     words = ["--dataset", "digits", "--arch", "lenet5_mini", "--method", "GReg-1", "--stage_pr", "[1:0.5]", "--epochs", "0",
              "--allow_untrained", "--reg_granularity_prune", "0.5", "--stabilize_reg_interval", "2"]  # fmt: skip

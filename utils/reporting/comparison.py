@@ -1,4 +1,4 @@
-"""Finished runs side by side: differing settings, figures, and means over seeds."""
+"""Compare finished runs: differing settings, metrics, and means over seeds."""
 
 import csv
 import io
@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from utils.reporting.format import aligned
-from utils.reporting.tables import COUNTED
+from utils.reporting.format import align_columns
+from utils.reporting.tables import COST_CONVENTION
 
 Report = dict[str, Any]
 SETTINGS = ("arch", "data_name", "train_images", "wg", "stage_pr", "ratios", "penalize", "base_model", "amp", "seed")
@@ -22,11 +22,11 @@ def _seconds(*phases: str) -> Callable[[Report], float | None]:
     return lambda report: sum(report["seconds"].get(phase, 0) for phase in phases) or None
 
 
-def _of_cut(value: Callable[[Report], Any]) -> Callable[[Report], Any]:
+def _if_pruned(value: Callable[[Report], Any]) -> Callable[[Report], Any]:
     return lambda report: value(report) if report["pruned"] else None
 
 
-# Name in CSV -> title of its row, form of a number, value of a report.
+# Name in CSV -> title of the row, number format, value from a report.
 FIGURES: dict[str, tuple[str, str, Callable[[Report], Any]]] = {
     "acc1_base": ("base accuracy, %", ".2f", lambda r: r["acc1_base"]),
     "acc1_before_cut": ("just before the cut", ".2f", lambda r: r["acc1_before_cut"]),
@@ -37,21 +37,21 @@ FIGURES: dict[str, tuple[str, str, Callable[[Report], Any]]] = {
     "acc1_last": ("last epoch", ".2f", lambda r: r["acc1_last"]),
     "params": ("params", ",", lambda r: r["params_after"]),
     "flops": ("FLOPs", ",", lambda r: r["flops_after"]),
-    "speedup": ("speedup", ".2f", _of_cut(lambda r: r["speedup"])),
-    "steps_prune": ("steps: prune phase", ",", _of_cut(_steps("update", "stabilise"))),
+    "speedup": ("speedup", ".2f", _if_pruned(lambda r: r["speedup"])),
+    "steps_prune": ("steps: prune phase", ",", _if_pruned(_steps("update", "stabilise"))),
     "steps_training": ("steps: training", ",", _steps("finetune")),
     "seconds_prune": ("seconds: prune phase", ".1f", _seconds("update", "stabilise")),
-    "seconds_cut": ("seconds: cut and re-estimates", ".1f", _of_cut(_seconds("cut"))),
+    "seconds_cut": ("seconds: cut and re-estimates", ".1f", _if_pruned(_seconds("cut"))),
     "seconds_training": ("seconds: training", ".1f", _seconds("finetune")),
 }
 
 
 @dataclass(frozen=True)
 class Column:
-    """A run, or runs that differ only in their seed.
+    """A run, or runs that differ only in seed.
 
     Attributes:
-        title: lines of it: the method, and each setting in which it differs from the others.
+        title: its lines: the method, and each setting that differs between runs.
     """
 
     title: tuple[str, ...]
@@ -59,15 +59,15 @@ class Column:
 
 
 def columns_of(reports: list[Report], mean: bool = False) -> list[Column]:
-    """A column for each run, or with `mean` for each group of runs that differ only in their seed, by time of start."""
+    """Make a column per run or, with `mean`, per group of runs that differ only in seed; sorted by start time."""
     reports = sorted(reports, key=lambda report: report["run_dir"][-15:])
     groups: dict[tuple, list[Report]] = {}
     for i, report in enumerate(reports):
-        alike = tuple(str(report.get(name)) for name in ("method", *SETTINGS) if name != "seed")
-        groups.setdefault(alike if mean else (i,), []).append(report)
+        key = tuple(str(report.get(name)) for name in ("method", *SETTINGS) if name != "seed")
+        groups.setdefault(key if mean else (i,), []).append(report)
     titles = [_title(group[0], reports, mean) for group in groups.values()]
     return [
-        # Runs of equal reported settings are distinguished by the time in their names.
+        # Runs with equal settings are distinguished by their start time.
         Column((*title, group[0]["run_dir"][-15:]) if titles.count(title) > 1 else title, tuple(group))
         for title, group in zip(titles, groups.values(), strict=True)
     ]
@@ -76,54 +76,59 @@ def columns_of(reports: list[Report], mean: bool = False) -> list[Column]:
 def _title(report: Report, reports: list[Report], mean: bool) -> tuple[str, ...]:
     others = [other for other in reports if bool(other["pruned"]) == bool(report["pruned"])]
     differing = [
-        f"{name}={_short(report.get(name))}"
+        f"{name}={_shorten(report.get(name))}"
         for name in SETTINGS
         if len({str(other.get(name)) for other in others}) > 1 and not (mean and name == "seed")
     ]
     return (report["method"] if report["pruned"] else "base", *differing)
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     return str(value).replace(" ", "").removesuffix("/weights/checkpoint_best.pth").rpartition("/")[2]
 
 
 def comparison_table(columns: list[Column]) -> str:
-    """One line per figure; with several seeds mean ± sample standard deviation."""
+    """Format one line per metric; with several seeds, mean ± sample standard deviation."""
     height = max(len(column.title) for column in columns)
     heads = [("", *((*column.title, *[""] * height)[line] for column in columns)) for line in range(height)]
     texts = {"network": "arch", "images": "data_name", "seed": "seed", "device": "device", "torch": "torch_version"}
-    words = {name: (name, *(_words(column, key) for column in columns)) for name, key in texts.items()}
-    figures = [(title, *(_text(column, value, form) for column in columns)) for title, form, value in FIGURES.values()]
-    first, last = [words[name] for name in ("network", "images", "seed")], [words[n] for n in ("device", "torch")]
+    text_rows = {name: (name, *(_join_texts(column, key) for column in columns)) for name, key in texts.items()}
+    rows = [(title, *(_format_values(c, value, spec) for c in columns)) for title, spec, value in FIGURES.values()]
+    first = [text_rows[name] for name in ("network", "images", "seed")]
+    last = [text_rows[name] for name in ("device", "torch")]
     files = [f"  {' '.join(column.title)}: {report['run_dir']}" for column in columns for report in column.reports]
-    return "\n".join([*aligned([*heads, *first, *figures, *last]), COUNTED, "files:", *files])
+    return "\n".join([*align_columns([*heads, *first, *rows, *last]), COST_CONVENTION, "files:", *files])
 
 
-def _words(column: Column, key: str) -> str:
+def _join_texts(column: Column, key: str) -> str:
     return ", ".join(dict.fromkeys(str(report.get(key, "-")) for report in column.reports))
 
 
-def _text(column: Column, value: Callable[[Report], Any], form: str) -> str:
-    values = [found for report in column.reports if (found := value(report)) is not None]
+def _values(column: Column, value: Callable[[Report], Any]) -> list[Any]:
+    return [number for report in column.reports if (number := value(report)) is not None]
+
+
+def _format_values(column: Column, value: Callable[[Report], Any], number_format: str) -> str:
+    values = _values(column, value)
     if not values:
         return "-"
     unit = "x" if value is FIGURES["speedup"][2] else ""
-    if len(values) == 1 or (form == "," and len(set(values)) == 1):
-        return f"{values[0]:{form}}{unit}"
-    some = "" if len(values) == len(column.reports) else f" (of {len(values)})"
-    digits = ",.1f" if form == "," else form
-    return f"{statistics.fmean(values):{digits}}{unit} ± {statistics.stdev(values):{digits}}{some}"
+    if len(values) == 1 or (number_format == "," and len(set(values)) == 1):
+        return f"{values[0]:{number_format}}{unit}"
+    n_reports = "" if len(values) == len(column.reports) else f" (of {len(values)})"
+    digits = ",.1f" if number_format == "," else number_format
+    return f"{statistics.fmean(values):{digits}}{unit} ± {statistics.stdev(values):{digits}}{n_reports}"
 
 
 def comparison_csv(columns: list[Column]) -> str:
-    """A row per column, unrounded; of several runs the mean, and the standard deviation as ``<name>_std``."""
+    """Format a CSV row per column, unrounded; of several runs mean and standard deviation (``<name>_std``)."""
     several = any(len(column.reports) > 1 for column in columns)
     rows = []
     for column in columns:
-        row: dict[str, Any] = {name: _words(column, name) for name in ("method", *SETTINGS, "run_dir")}
+        row: dict[str, Any] = {name: _join_texts(column, name) for name in ("method", *SETTINGS, "run_dir")}
         row["runs"] = len(column.reports)
         for name, (_, _, value) in FIGURES.items():
-            values = [found for report in column.reports if (found := value(report)) is not None]
+            values = _values(column, value)
             row[name] = values[0] if len(values) == 1 else statistics.fmean(values) if values else ""
             if several:
                 row[f"{name}_std"] = statistics.stdev(values) if len(values) > 1 else ""

@@ -1,4 +1,4 @@
-"""Output on the screen, robust against closed streams and encodings."""
+"""Screen output that survives closed streams and any encoding."""
 
 import io
 import logging
@@ -10,40 +10,40 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-SHOW = 25  # a log level: progress and tables, on the screen always
+SHOW = 25  # log level of progress and tables, always on the screen
 logging.addLevelName(SHOW, "SHOW")
 log = logging.getLogger("pruning")
 
 
 def prepare_streams() -> None:
-    """Prepare stdout and stderr so that no character and no closed pipe can stop the program.
+    """Make stdout and stderr safe for any character and for closed streams.
 
-    A character that the terminal's encoding lacks (λ, the bytes of an odd file name) is written as an escape. A stream
-    that the shell has closed (``>&-``) goes to the null device: else the next file opened would take its place.
+    Characters that the terminal cannot encode (λ, undecodable bytes of a file name) are written as escapes. A stream
+    closed by the shell (``>&-``) is redirected to the null device, lest the next opened file take its number.
     """
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - open as long as the process
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - open until the process ends
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    threading.excepthook = _thread_failed
+    threading.excepthook = _log_thread_failure
 
 
-def _thread_failed(failed: threading.ExceptHookArgs) -> None:
-    """Log that a background thread has died: the run does not need it."""
+def _log_thread_failure(failed: threading.ExceptHookArgs) -> None:
+    """Log that a background thread failed; the run continues without it."""
     log.warning("notice: a background thread failed: %s", failed.exc_value or failed.exc_type.__name__)
 
 
 class Screen(logging.Handler):
-    """Lines on the screen that leave a progress bar whole; warnings go to stderr.
+    """Print log lines above a progress bar; warnings go to stderr.
 
-    A reader that goes away (``| head -1``) ends the output, not the run. Tracebacks are for ``log.txt``.
+    A closed pipe (``| head -1``) ends the output, not the run. Tracebacks go only to ``log.txt``.
     """
 
     def __init__(self, level: int):
@@ -58,7 +58,7 @@ class Screen(logging.Handler):
         try:
             tqdm.write(self.format(record), file=getattr(sys, name))
             getattr(sys, name).flush()
-        except (OSError, ValueError) as error:  # a pipe without a reader, a terminal that is gone
+        except (OSError, ValueError) as error:  # a closed pipe or terminal
             self._closed.add(name)
             discard(name)
             log.warning("notice: %s is closed (%s); the program continues without it", name, error)
@@ -70,12 +70,12 @@ def discard(name: str) -> None:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, getattr(sys, name).fileno())
         os.close(null)
-    except (OSError, ValueError):  # a stream without a file, as tests have them
+    except (OSError, ValueError):  # a stream without a file descriptor, as in tests
         pass
 
 
 def flush_streams() -> None:
-    """Flush the streams: at interpreter exit a closed pipe would give exit code 120."""
+    """Flush the streams: a closed pipe at interpreter exit would give exit code 120."""
     for name in ("stdout", "stderr"):
         try:
             getattr(sys, name).flush()
@@ -84,11 +84,11 @@ def flush_streams() -> None:
 
 
 def open_log(every_line: bool, quiet: bool = False) -> None:
-    """Send the program's log to the screen.
+    """Print the log on the screen.
 
     Args:
         every_line: not only progress, tables and warnings.
-        quiet: errors alone, for all processes but the first.
+        quiet: errors only, for all ranks except 0.
     """
     close_log()
     root = logging.getLogger()
@@ -106,22 +106,22 @@ def close_log() -> None:
 
 
 @contextmanager
-def optional(what: str) -> Iterator[None]:
-    """Write or draw `what` within; failures become notices."""
+def optional(name: str) -> Iterator[None]:
+    """Turn any exception inside the context into a notice that `name` is missing."""
     try:
         yield
     except Exception as error:
-        log.warning("notice: no %s (%s: %s); the run continues", what, type(error).__name__, error)
+        log.warning("notice: no %s (%s: %s); the run continues", name, type(error).__name__, error)
         log.info("traceback:", exc_info=True)
 
 
 def show(text: str) -> None:
-    """Print lines on the screen and in the log; only rank 0's are visible."""
+    """Print on the screen and in the log; visible on rank 0 only."""
     log.log(SHOW, text)
 
 
 class LogFile(logging.FileHandler):
-    """Handler of ``log.txt``. Failures to write cause one notice."""
+    """Handler of ``log.txt``. A failed write gives one notice."""
 
     def __init__(self, path: str | os.PathLike):
         super().__init__(path, encoding="utf-8", errors="backslashreplace")
@@ -136,6 +136,6 @@ class LogFile(logging.FileHandler):
     def close(self) -> None:
         try:
             super().close()
-        except OSError:  # what was in its buffer is lost, too
+        except OSError:  # the buffer is lost
             self.stream = None
             super().close()

@@ -38,14 +38,14 @@ from utils.reporting.snapshots import Observer
 
 
 class Run:
-    """A run without a directory: it keeps its record and writes nothing. The Oracle's candidates have one and, of
-    several processes, all but the first.
+    """A run without a directory: it keeps a record and writes nothing. Used by the Oracle's candidates and by all ranks
+    except 0.
 
     Attributes:
-        kept, masks: of the cut, once it is made; every later checkpoint holds them.
-        record: the figures so far.
-        checkpoint: the state to resume from; None in a new run, and once the state is restored.
-        resumed_in: the phase in which the run is resumed; None in a new run.
+        kept, masks: set by the cut; saved in every later checkpoint.
+        record: metrics and counters.
+        checkpoint: the state to resume from; None in a new run and once restored.
+        resumed_in: phase of the checkpoint; None in a new run.
         stop: receives signals.
     """
 
@@ -62,7 +62,7 @@ class Run:
             self.record.load_state_dict(checkpoint.record)
 
     def log_line(self, text: str) -> None:
-        """Log a line for the reader, on the screen and in the log."""
+        """Print a line on the screen and in the log."""
 
     def scalars(self, phase: str, step: int, values: dict[str, float]) -> None:
         """Log scalars for TensorBoard, under ``phase/name``."""
@@ -75,7 +75,7 @@ class Run:
         return taken
 
     def log_test(self, phase: str, step: int, test: dict[str, float], **more: Any) -> None:
-        """Record a test of the network, a row of ``log/accuracy.csv``."""
+        """Record a test of the network as a row of ``log/accuracy.csv``."""
         self.record.add_test(phase, step, test, **more)
 
     def set_pruned(self, kept: dict[str, Tensor], masks: dict[str, Tensor]) -> None:
@@ -93,27 +93,27 @@ class Run:
         hooks: Hooks | None = None,
         observers: Sequence[Observer] = (),
     ) -> None:
-        """Write a checkpoint under each of `names`; the previous ``checkpoint`` is kept, too.
+        """Write a checkpoint under each of `names`; also keep the previous ``checkpoint``.
 
-        All processes call this together; only a run directory writes.
+        All ranks call this together; only rank 0 writes.
 
         Args:
-            step, epoch: how many have been made in `phase`.
-            observers: take snapshots in the prune phase; their state is saved under their types' names.
+            step, epoch: steps and whole epochs made in `phase`.
+            observers: of the prune phase; their state is saved under their type names.
 
         Raises:
-            OSError: it cannot be written; what was saved before is intact.
+            OSError: it cannot be written; earlier checkpoints are intact.
         """
         if names:
             all_gather(random_state())
 
     @property
     def how_to_resume(self) -> str:
-        """How to resume, as the end of a message."""
+        """Return the command that resumes the run, as the end of a message."""
         return ""
 
     def save_pruned(self, model: nn.Module) -> None:
-        """Write ``pruned_model.pth``, the network alone, if it is pruned."""
+        """Write ``pruned_model.pth``, the network without a run's state, if it is pruned."""
 
     def finish(self, report: dict[str, Any]) -> None:
         """Finish the run."""
@@ -126,12 +126,12 @@ class RunDir(Run):
     """``Experiments/<name>_SERVER<$SERVER>-<time>/`` with ``weights/`` and ``log/``.
 
     Args:
-        data: what the run trains on; its description goes into every io.
-        checkpoint, path, run_id: of a run to resume; without a path a new directory is made.
-        refuse_duplicate: called before a new directory is made, while no other process can make one here.
+        data: its spec, fingerprint and class names are saved in checkpoints.
+        checkpoint, path, run_id: of a run to resume; without `path` a new directory is made.
+        refuse_duplicate: called before a new directory is made, under a lock that excludes other processes.
 
     Attributes:
-        run_id: stands in ``params.yaml``, checkpoints and report, so that those of another run are recognized.
+        run_id: written to ``params.yaml``, checkpoints and report; identifies files of another run.
 
     Raises:
         ValueError: the directory cannot be written, or another process is writing it.
@@ -156,17 +156,17 @@ class RunDir(Run):
         if path:
             self._open(path)
         else:
-            with _alone_in(_parent(options)):
+            with _exclusive(_create_parent(options)):
                 if refuse_duplicate:
                     refuse_duplicate()
-                self._open(_create(options))
+                self._open(_create_run_dir(options))
             with optional("model_arch.txt"):
                 self.log_file("model_arch.txt").write_text(f"{model}\n")
         logging.getLogger().addHandler(self._log_file)
         self._scalars = Scalars(self.path / "log")
 
     def _open(self, path: Path) -> None:
-        """Lock the directory, and write run id, settings and environment."""
+        """Lock the directory; write run id and settings."""
         self.path = path
         try:
             for name in ("weights", "log"):
@@ -176,7 +176,7 @@ class RunDir(Run):
             write_text(path / PARAMS, yaml.safe_dump(params, sort_keys=False))
             self._log_file = LogFile(self.log_file("log.txt"))
         except OSError as error:
-            raise ValueError(f"the run's directory {path} cannot be written: {error.strerror}") from None
+            raise ValueError(f"cannot write the run directory {path}: {error.strerror}") from None
 
     def log_line(self, text: str) -> None:
         show(text)
@@ -185,7 +185,7 @@ class RunDir(Run):
     def how_to_resume(self) -> str:
         if self.weights(LATEST).exists():
             return f"; resume with: python main.py --resume_path {shlex.quote(str(self.path))}"
-        return "; it has no checkpoint yet: start it again with the same command"
+        return "; no checkpoint yet: repeat the command to start again"
 
     def weights(self, name: str) -> Path:
         return self.path / "weights" / f"{name}.pth"
@@ -198,7 +198,7 @@ class RunDir(Run):
 
     def log_test(self, phase: str, step: int, test: dict[str, float], **more: Any) -> None:
         super().log_test(phase, step, test, **more)
-        if phase not in ("prune", "finetune"):  # the phases have curves of their own
+        if phase not in ("prune", "finetune"):  # the phases log these scalars themselves
             self.scalars(phase.replace(" ", "_"), step, {f"test_{key}": value for key, value in test.items()})
         lines = io.StringIO()
         table = csv.DictWriter(lines, TESTED, lineterminator="\n")
@@ -250,12 +250,12 @@ class RunDir(Run):
         return Checkpoint(to_plain(self.options), data, self.kept, self.masks, model.state_dict())
 
     def finish(self, report: dict[str, Any]) -> None:
-        """Write the report: it marks the run as finished."""
+        """Write the report, which marks the run as finished."""
         for file in self.path.glob("log/*.rows"):
             with suppress(OSError):
                 file.unlink()
         report = {RUN_ID: self.run_id} | report
-        write_text(self.path / REPORT, json.dumps(_finite(report), indent=1, allow_nan=False) + "\n")
+        write_text(self.path / REPORT, json.dumps(_replace_non_finite(report), indent=1, allow_nan=False) + "\n")
 
     def close(self) -> None:
         self._scalars.close()
@@ -266,16 +266,16 @@ def lock(path: Path) -> TextIO:
     """Lock the run at `path` against other processes; released when this process ends.
 
     Raises:
-        ValueError: another process has it.
+        ValueError: another process holds the lock.
     """
-    file = open(path / "log" / "lock", "a+")  # noqa: SIM115 - held open on purpose
+    file = open(path / "log" / "lock", "a+")  # noqa: SIM115 - held open until the process ends
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         file.seek(0)
-        who = file.read().strip()
+        owner = file.read().strip()
         file.close()
-        raise ValueError(f"{path} is being written by another process ({who}); wait for it or stop it") from None
+        raise ValueError(f"{path} is being written by another process ({owner}); wait for it or stop it") from None
     except OSError:  # a file system without locks
         pass
     file.truncate(0)
@@ -284,28 +284,28 @@ def lock(path: Path) -> TextIO:
     return file
 
 
-def _finite(value: Any) -> Any:
+def _replace_non_finite(value: Any) -> Any:
     """Replace non-finite numbers by null, for JSON."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: _replace_non_finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [_replace_non_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _parent(options: Options) -> Path:
-    """Return the folder of runs, created if missing."""
+def _create_parent(options: Options) -> Path:
+    """Return the folder of runs; create it if missing."""
     parent = folder_of_runs(options)
     try:
         parent.mkdir(exist_ok=True)
     except OSError as error:
-        raise ValueError(f"the folder of runs {parent} cannot be made: {error.strerror}") from None
+        raise ValueError(f"cannot make the folder of runs {parent}: {error.strerror}") from None
     return parent
 
 
 @contextmanager
-def _alone_in(parent: Path) -> Iterator[None]:
-    """Exclude other processes from creating run directories in `parent` within, where the file system has locks."""
+def _exclusive(parent: Path) -> Iterator[None]:
+    """Exclude other processes from creating run directories in `parent`, if the file system has locks."""
     folder = os.open(parent, os.O_RDONLY)
     try:
         with suppress(OSError):
@@ -315,8 +315,8 @@ def _alone_in(parent: Path) -> Iterator[None]:
         os.close(folder)
 
 
-def _create(options: Options) -> Path:
-    """Create a new directory; if the name is taken, a second later."""
+def _create_run_dir(options: Options) -> Path:
+    """Create a new run directory; if its name is taken, retry a second later."""
     while True:
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         name = f"{project_of(options)}_SERVER{os.environ.get('SERVER', '')}-{stamp}"
@@ -327,4 +327,4 @@ def _create(options: Options) -> Path:
         except FileExistsError:
             time.sleep(1)
         except OSError as error:
-            raise ValueError(f"the run's directory {path} cannot be made: {error.strerror}") from None
+            raise ValueError(f"cannot make the run directory {path}: {error.strerror}") from None

@@ -1,28 +1,28 @@
-"""Curves for TensorBoard, written without a thread: a thread that dies of a full disk would block the run."""
+"""TensorBoard scalars, written without a thread: a thread that fails on a full disk would block the run."""
 
 import logging
 import time
 from pathlib import Path
 
 log = logging.getLogger("pruning")
-FLUSH_SECONDS = 30  # flushing waits for the disk
+FLUSH_SECONDS = 30  # a flush waits for the disk
 
 
 class Scalars:
-    """An events file in `folder`. Failures to write cause one notice."""
+    """Events file in `folder`. A failed write gives one notice."""
 
     def __init__(self, folder: Path):
-        from tensorboardX.event_file_writer import EventsWriter  # here: plans and wrong commands need not wait for it
+        from tensorboardX.event_file_writer import EventsWriter  # imported here: slow, and not needed by --plan
 
         self._writer: EventsWriter | None = None
         self._flushed = time.monotonic()
         try:
             self._writer = EventsWriter(str(folder / "events"))
         except OSError as error:
-            self._give_up(error)
+            self._disable(error)
 
     def add(self, phase: str, step: int, values: dict[str, float]) -> None:
-        """One point of each curve ``phase/name``."""
+        """Write one value of each scalar ``phase/name``."""
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import scalar
 
@@ -36,7 +36,7 @@ class Scalars:
                 self._flushed = time.monotonic()
                 self._writer.flush()
         except OSError as error:
-            self._give_up(error)
+            self._disable(error)
 
     def close(self) -> None:
         if self._writer is None:
@@ -44,8 +44,8 @@ class Scalars:
         try:
             self._writer.close()
         except OSError as error:
-            self._give_up(error)
+            self._disable(error)
 
-    def _give_up(self, error: OSError) -> None:
+    def _disable(self, error: OSError) -> None:
         self._writer = None
-        log.warning("notice: no more curves for TensorBoard (%s); the run continues", error.strerror or error)
+        log.warning("notice: no more TensorBoard scalars (%s); the run continues", error.strerror or error)

@@ -1,4 +1,4 @@
-"""Snapshots of the groups' scores, their order and λ during the prune phase."""
+"""Snapshots of group scores, their order and λ during the prune phase."""
 
 import csv
 import os
@@ -14,16 +14,16 @@ from utils.reporting.console import optional
 
 
 class Observer:
-    """Observer of the prune phase. One that fails is dropped, with a notice."""
+    """Observer of the prune phase; disabled with a notice if it fails."""
 
-    what = "log of the prune phase"
+    title = "log of the prune phase"
     _failed = False
 
     def observe(self, step: int) -> None:
-        """Called with each step."""
+        """Observe the state before `step`."""
         if not self._failed:
-            self._failed = True  # until it has succeeded
-            with optional(self.what):
+            self._failed = True  # until it succeeds
+            with optional(self.title):
                 self._observe(step)
                 self._failed = False
 
@@ -36,16 +36,16 @@ class Observer:
 
 
 class ScoreHistory(Observer):
-    """Every group's score, each `every` steps, in a file of rows, to bound memory.
+    """Score of every group each `every` steps, in a file of rows to bound memory.
 
     Args:
-        resumed_at: the step at which a run is resumed; rows of later steps are written again.
+        resumed_at: the step at which the run resumes; rows of later steps are overwritten.
 
     Raises:
         ValueError: rows of earlier steps are missing.
     """
 
-    what = "record of the groups' scores"
+    title = "record of the groups' scores"
 
     def __init__(self, pruner: Pruner, every: int, file: Path, resumed_at: int = 0):
         self._pruner, self._every, self._file = pruner, every, file
@@ -53,7 +53,7 @@ class ScoreHistory(Observer):
         file.touch()
         size = -(-resumed_at // every) * self._row_bytes
         if file.stat().st_size < size:
-            raise ValueError(f"{file.name} is cut short")
+            raise ValueError(f"{file.name} is truncated")
         os.truncate(file, size)
 
     @property
@@ -76,12 +76,12 @@ class ScoreHistory(Observer):
 
     @property
     def steps(self) -> np.ndarray:
-        """The steps of the snapshots, (snapshots,)."""
+        """Steps of the snapshots, (snapshots,)."""
         return np.arange(len(self._rows)) * self._every
 
     @property
     def penalties(self) -> np.ndarray:
-        """The largest λ at each snapshot, (snapshots,)."""
+        """Largest λ at each snapshot, (snapshots,)."""
         return self._rows[:, 0]
 
     @property
@@ -93,28 +93,28 @@ class ScoreHistory(Observer):
         }
 
     def write(self, folder: Path) -> None:
-        """One ``mag_<layer>.npz`` per layer: ``steps``, ``penalties`` and ``scores`` (steps, groups)."""
+        """Write one ``mag_<layer>.npz`` per layer: ``steps``, ``penalties`` and ``scores`` (snapshots, groups)."""
         for name, scores in self.scores.items():
             np.savez(folder / f"mag_{name}.npz", steps=self.steps, penalties=self.penalties, scores=scores)
 
 
 class OrderLog(Observer):
-    """Rank correlation of a layer's groups with their initial order, each `every` steps, as a CSV file.
+    """Rank correlation of each layer's groups with their initial order, each `every` steps, in a CSV file.
 
     Args:
-        state: what ``state_dict`` gave when a checkpoint was written.
+        state: result of ``state_dict`` in the checkpoint to resume.
     """
 
-    what = "order log"
+    title = "order log"
     COLUMNS = ("step", "layer", "kendall", "spearman")
 
     def __init__(self, pruner: Pruner, every: int, path: Path, state: dict[str, Any] | None = None):
         self._pruner, self._every, self._path = pruner, every, path
-        self._start: dict[str, Tensor] = state["start"] if state else self._now()
+        self._start: dict[str, Tensor] = state["start"] if state else self._sample_scores()
         self._rows: list[list] = [list(row) for row in state["rows"]] if state else []
         self._write()
 
-    def _now(self) -> dict[str, Tensor]:
+    def _sample_scores(self) -> dict[str, Tensor]:
         return {name: sample(scores).cpu().clone() for name, scores in self._pruner.scores().items()}
 
     def _write(self) -> None:
@@ -126,12 +126,12 @@ class OrderLog(Observer):
             self._snapshot(step)
 
     def observe_last(self, step: int) -> None:
-        """Take the snapshot after the phase, whatever the interval."""
-        with optional(self.what):
+        """Take a snapshot after the phase, regardless of the interval."""
+        with optional(self.title):
             self._snapshot(step)
 
     def _snapshot(self, step: int) -> None:
-        for name, scores in self._now().items():
+        for name, scores in self._sample_scores().items():
             self._rows.append([step, name, *(f"{v:.4f}" for v in rank_agreement(self._start[name], scores))])
         self._write()
 

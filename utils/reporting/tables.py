@@ -1,4 +1,4 @@
-"""Tables for the reader: plan, costs, results."""
+"""Tables of plan, costs and results."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ from model.cost import Cost
 from pruner import PRUNERS, Plan, Schedule
 from pruner.plan import PlannedLayer
 from utils.config.options import Options
-from utils.reporting.format import aligned, format_accuracy, format_epochs
+from utils.reporting.format import align_columns, format_accuracy, format_epochs
 
-SHOWN = {
+LABELS = {
     "lr_prune": "learning rate", "update_reg_interval": "K_u", "stabilize_reg_interval": "K_s",
     "reg_granularity_pick": "δ'", "reg_granularity_prune": "δ", "reg_upper_limit_pick": "τ'", "reg_upper_limit": "τ",
 }  # fmt: skip
-DECAY = 10  # exponent of the decay by the cut, learning rate · λ / (1 − momentum) summed over the steps, that suffices
-COUNTED = "  counted: weights and biases of conv and linear layers; 2 FLOPs per multiply-add; one image"
+SUFFICIENT_DECAY = 10  # exponent at the cut: learning rate · λ / (1 − momentum), summed over the steps
+COST_CONVENTION = "  counted: weights and biases of conv and linear layers; 2 FLOPs per multiply-add; one image"
 
 
 def plan_values(
@@ -28,10 +28,10 @@ def plan_values(
     schedule: Schedule | None,
     dense: Cost | None = None,
 ) -> dict[str, Any]:
-    """Values of the plan: the object of ``--plan=json``.
+    """Return the values of the plan: the object printed by ``--plan=json``.
 
     Args:
-        dense: cost of the dense network, where the base was pruned before.
+        dense: cost of the dense network, if the base is already pruned.
     """
     n_images = options.train_images or spec.train_images
     if n_images is not None:
@@ -78,7 +78,7 @@ def plan_values(
 
 
 def _layer_values(planned: PlannedLayer, kind: str) -> dict[str, Any]:
-    """A layer's line of the plan; of filters that go in groups the filters are counted."""
+    """Return a layer's entry of the plan; filters pruned in groups are counted as filters."""
     layer, width = planned.layer, planned.layer.width_of(kind)
     values: dict[str, Any] = {"address": layer.address, "name": layer.name}
     values |= {"groups": planned.groups * width, "pruned": planned.pruned * width}
@@ -88,42 +88,44 @@ def _layer_values(planned: PlannedLayer, kind: str) -> dict[str, Any]:
 
 
 def _prune_settings(options: Options, schedule: Schedule) -> dict[str, str]:
-    """Settings that determine the length of the prune phase, by flag, as exact text."""
-    names = [name for name in SHOWN if schedule.picks_later or not name.endswith("_pick")]
+    """Return the settings that determine the length of the prune phase: flag -> exact text."""
+    names = [name for name in LABELS if schedule.picks_later or not name.endswith("_pick")]
     return {name: str(getattr(options, name)) for name in names}
 
 
 def plan_table(values: dict[str, Any], notes: list[str]) -> str:
-    """Format ``plan_values``; layers that lose nothing are counted, not listed."""
-    kind, losing = values["wg"], [layer for layer in values["layers"] if layer["pruned"]]
-    lines = [f"Plan: {lengths(values)}", f"  {_job(values)} on {values['dataset']}"]
-    if losing:
+    """Format ``plan_values``; unpruned layers are counted, not listed."""
+    kind, pruned = values["wg"], [layer for layer in values["layers"] if layer["pruned"]]
+    lines = [f"Plan: {format_lengths(values)}", f"  {_describe_job(values)} on {values['dataset']}"]
+    if pruned:
         lines[-1] += f", groups are {kind}s"
-        lines += _layer_lines(values, losing)
-    lines += cost_lines(values, pruned=bool(losing))
-    if losing and values["cut_after_step"] is not None:
+        lines += _layer_lines(values, pruned)
+    lines += cost_lines(values, pruned=bool(pruned))
+    if pruned and values["cut_after_step"] is not None:
         method = PRUNERS[values["method"]]
         pick = f"pick at step {values['picked_at']:,}, " if values["picked_at"] is not None else ""
         lines.append(
             f"  prune phase: {pick}{method.growth} to step {values['stabilise_from']:,}, cut after step "
             f"{values['cut_after_step']:,}{' (sooner if gaps widen)' if kind in method.gap_kinds else ''}"
         )
-        enough = (
-            "" if values["decay"] >= DECAY else f"; the cut is free from about e^-{DECAY} on: more steps, λ or rate"
-        )
-        lines.append(f"  the penalty shrinks pruned weights by about e^-{values['decay']:.3g}{enough}")
-        lines.append(f"  {', '.join(f'{SHOWN[name]} {value}' for name, value in values['prune_settings'].items())}")
+        advice = f"; raise steps, λ or learning rate until e^-{SUFFICIENT_DECAY}, where the cut is free"
+        advice = advice if values["decay"] < SUFFICIENT_DECAY else ""
+        lines.append(f"  the penalty shrinks pruned weights by about e^-{values['decay']:.3g}{advice}")
+        lines.append(f"  {', '.join(f'{LABELS[name]} {value}' for name, value in values['prune_settings'].items())}")
     return "\n".join(lines + [f"  note: {note}" for note in notes])
 
 
-def _layer_lines(values: dict[str, Any], losing: list[dict[str, Any]]) -> list[str]:
-    """The layers of a plan; of a traced network also those that keep all, with the reason."""
+def _layer_lines(values: dict[str, Any], pruned: list[dict[str, Any]]) -> list[str]:
+    """Format the layers of a plan; for a traced network also the unpruned ones, with the reason."""
     kind, layers = values["wg"], values["layers"]
-    kept_lines = [f"  {len(layers) - len(losing)} other layers keep all {kind}s"]
+    kept_lines = [f"  {len(layers) - len(pruned)} other layers keep all {kind}s"]
     names = ("module", f"{kind}s", "pruned", "kept")
     if not any("status" in layer for layer in layers):
-        return [*aligned([("layer", *names), *((layer["address"], *_numbers(layer)) for layer in losing)]), *kept_lines]
-    lines = aligned([names, *(_numbers(layer) for layer in losing)])
+        return [
+            *align_columns([("layer", *names), *((layer["address"], *_format_counts(layer)) for layer in pruned)]),
+            *kept_lines,
+        ]
+    lines = align_columns([names, *(_format_counts(layer) for layer in pruned)])
     for status in ("free", "coupled", "fixed"):
         by_reason: dict[str, list[str]] = {}
         for layer in layers:
@@ -135,14 +137,14 @@ def _layer_lines(values: dict[str, Any], losing: list[dict[str, Any]]) -> list[s
     return lines
 
 
-def _numbers(layer: dict[str, Any]) -> tuple[str, str, str, str]:
+def _format_counts(layer: dict[str, Any]) -> tuple[str, str, str, str]:
     counts = (layer["groups"], layer["pruned"], layer["groups"] - layer["pruned"])
     return (layer["name"], *(f"{n:,}" for n in counts))
 
 
-def lengths(values: dict[str, Any]) -> str:
-    """Both phases of a plan in steps and epochs; without pruning, training alone."""
-    phases = {"prune": "prune phase", "finetune": _training(any(layer["pruned"] for layer in values["layers"]))}
+def format_lengths(values: dict[str, Any]) -> str:
+    """Format the length of both phases in steps and epochs; without pruning, of training only."""
+    phases = {"prune": "prune phase", "finetune": _finetune_title(any(layer["pruned"] for layer in values["layers"]))}
     images = "" if values["train_images"] is None else f" of your {values['train_images']:,} images"
     parts = []
     for phase, name in phases.items():
@@ -150,27 +152,27 @@ def lengths(values: dict[str, Any]) -> str:
         if phase == "finetune" or steps:
             length = [] if steps is None else [f"{steps:,} steps"]
             length += [] if epochs is None else [format_epochs(epochs) + images]
-            images = ""  # named once
+            images = ""  # once is enough
             parts.append(f"{name} {' = '.join(length)}")
     return ", then ".join(parts)
 
 
-def _job(values: dict[str, Any]) -> str:
+def _describe_job(values: dict[str, Any]) -> str:
     return f"{'plain training' if values['method'] == 'none' else values['method']}, {values['arch']}"
 
 
-def _training(pruned: bool) -> str:
+def _finetune_title(pruned: bool) -> str:
     return "fine-tuning" if pruned else "training"
 
 
 def cost_lines(values: dict[str, Any], pruned: bool) -> list[str]:
-    """Format costs before and after pruning, with what is counted."""
+    """Format costs before and after pruning, with the counting convention."""
     if not pruned:
-        return [f"  params {values['params0']:,}   FLOPs {values['flops0']:,}", COUNTED]
+        return [f"  params {values['params0']:,}   FLOPs {values['flops0']:,}", COST_CONVENTION]
     lines = [
         f"  params {values['params0']:,} -> {values['params1']:,} (compression {values['compression']:.2f}x)   "
         f"FLOPs {values['flops0']:,} -> {values['flops1']:,} (speedup {values['speedup']:.2f}x)",
-        COUNTED,
+        COST_CONVENTION,
     ]
     if "flops_dense" in values:
         lines.append(
@@ -192,18 +194,21 @@ def closing_table(report: dict[str, Any]) -> str:
         return ["" if report.get(key) is None else f"{report[key]:.2f}" for key in keys]
 
     rows: list[tuple[str, ...]] = [("accuracy on the test set, %", "top-1", "top-5", "top-1 re-estimated")]
-    stations = {"base": "base", "before_cut": "just before the cut", "after_cut": "just after the cut"}
-    for station, title in stations.items():
-        if report[f"acc1_{station}"] is not None:
-            rows.append((title, *percent(f"acc1_{station}", f"acc5_{station}", f"acc1_{station}_bn")))
+    points = {"base": "base", "before_cut": "just before the cut", "after_cut": "just after the cut"}
+    for point, title in points.items():
+        if report[f"acc1_{point}"] is not None:
+            rows.append((title, *percent(f"acc1_{point}", f"acc5_{point}", f"acc1_{point}_bn")))
     pruned = bool(report["pruned"])
-    tuning = _training(pruned)
+    tuning = _finetune_title(pruned)
     if report["best_epoch"] is not None:
         chosen = "the test set" if report.get("val_acc1_best") is None else "held-out images"
         best = f"{tuning}, best epoch ({report['best_epoch']}), chosen on {chosen}"
         rows.append((best, *percent("acc1_best", "acc5_best"), ""))
         rows.append((f"{tuning}, last epoch", *percent("acc1_last", "acc5_last"), ""))
-    lines = [f"{_job(report)} on {report['data_name']}, seed {report['seed']}", *aligned(_filled(rows))]
+    lines = [
+        f"{_describe_job(report)} on {report['data_name']}, seed {report['seed']}",
+        *align_columns(_drop_empty(rows)),
+    ]
     lines += cost_lines({
         "params0": report["params_before"], "params1": report["params_after"], "flops0": report["flops_before"],
         "flops1": report["flops_after"], "compression": report["compression"], "speedup": report["speedup"],
@@ -214,7 +219,7 @@ def closing_table(report: dict[str, Any]) -> str:
     }, pruned)  # fmt: skip
     if report.get("latency"):
         lines += latency_lines(report["latency"], pruned)
-    names = {"finetune": tuning} | ({} if pruned else {"pick": None, "cut": None})  # there were none
+    names = {"finetune": tuning} | ({} if pruned else {"pick": None, "cut": None})  # not part of plain training
     spent = {names.get(phase, phase): seconds for phase, seconds in report["seconds"].items()}
     seconds = ", ".join(f"{name} {seconds:.1f}" for name, seconds in spent.items() if name)
     lines.append(f"  seconds: {seconds}")
@@ -223,7 +228,7 @@ def closing_table(report: dict[str, Any]) -> str:
 
 
 def latency_lines(latency: dict[str, Any], pruned: bool) -> list[str]:
-    """Format measured times beside FLOPs."""
+    """Format measured latency and throughput."""
     dense, cut = latency["dense"], latency["cut"]
     if not pruned:
         return [
@@ -244,7 +249,7 @@ def evaluation_table(
     lines = [
         f"{source} on the test images of {data_name}: {format_accuracy(accuracy)}  loss {accuracy['loss']:.4f}",
         f"  params {cost.params:,} ({cost.params_with_bn:,} with batch-norm)   FLOPs {cost.flops:,}",
-        COUNTED,
+        COST_CONVENTION,
     ]
     if masks:
         pruned = sum(int((~mask).sum()) for mask in masks.values())
@@ -252,7 +257,7 @@ def evaluation_table(
     return "\n".join(lines)
 
 
-def _filled(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Drop columns that are empty below their heading."""
+def _drop_empty(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Drop columns without entries below their title."""
     titles, *columns = zip(*rows, strict=True)
     return list(zip(titles, *(column for column in columns if any(column[1:])), strict=True))
