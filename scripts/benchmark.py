@@ -46,7 +46,7 @@ from pruner.ratios import GlobRatios, plan_by_name
 from pruner.structure import Structure
 from utils.config.cli import parse
 from utils.config.options import Options
-from utils.engine.precision import resolved, to_memory_format
+from utils.engine.precision import resolve_auto, to_memory_format
 from utils.engine.train import train_step
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -117,7 +117,7 @@ class Bench:
         dataset, self.size, classes = ("imagenet", 224, 1000) if arch == "resnet50" else ("cifar10", 32, 10)
         words = f"--dataset {dataset} --arch {arch} --wg {kind} --method GReg-1 --update_reg_interval 10 --seed 0"
         words += f" --stage_pr {STAGE_PR.get(arch, RESIDUAL)}" + (" --amp none --no-channels_last" if plain else "")
-        self.options: Options = resolved(parse(words.split())[0], DEVICE)
+        self.options: Options = resolve_auto(parse(words.split())[0], DEVICE)
         torch.manual_seed(0)
         self.model = to_memory_format(build_model(arch, classes, 3, self.size).to(DEVICE), self.options).train()
         self.optimizer = torch.optim.SGD(self.model.parameters(), 0.001, 0.9, weight_decay=5e-4)

@@ -571,10 +571,10 @@ def test_speed_is_decided_once_and_written_down(sets, tmp_path, monkeypatch):
 @pytest.mark.parametrize(("arch", "fast"), [("resnet20", True), ("vgg11", True), ("lenet5", False)])
 def test_small_networks_compute_in_float32(arch, fast, monkeypatch):
     monkeypatch.setattr(precision, "has_bf16_arithmetic", lambda: True)
-    decided = precision.resolved(parse(["--dataset", "digits", "--arch", arch])[0], torch.device("cpu"))
+    decided = precision.resolve_auto(parse(["--dataset", "digits", "--arch", arch])[0], torch.device("cpu"))
     assert (decided.amp, decided.channels_last) == (("bf16", "true") if fast else ("none", "false"))
     asked = parse(["--dataset", "digits", "--arch", arch, "--amp", "none", "--no-channels_last"])[0]
-    assert precision.resolved(asked, torch.device("cpu")) == replace(asked, cuda_graph="off")
+    assert precision.resolve_auto(asked, torch.device("cpu")) == replace(asked, cuda_graph="off")
 
 
 @pytest.mark.parametrize(("size", "amp"), [(16, "none"), (32, "bf16"), (224, "bf16")])
@@ -582,7 +582,7 @@ def test_large_networks_on_tiny_images_compute_in_float32(size, amp, monkeypatch
     """There oneDNN's bf16 gradient of a strided depthwise conv is uninitialized memory."""
     monkeypatch.setattr(precision, "has_bf16_arithmetic", lambda: True)
     options = parse(["--dataset", "digits", "--arch", "mobilenet_v2"])[0]
-    assert precision.resolved(options, torch.device("cpu"), size).amp == amp
+    assert precision.resolve_auto(options, torch.device("cpu"), size).amp == amp
 
 
 def test_latency_is_measured_where_asked_for(sets, tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from utils.engine.phases import Phase, line_values
 from utils.engine.progress import Progress
 from utils.reporting.run_dir import Run
 
-NEVER = 2**62
+NO_STEP = 2**62
 
 
 class DivergedError(ArithmeticError):
@@ -27,10 +27,10 @@ class DivergedError(ArithmeticError):
 
 
 class TrainingMonitor:
-    """Monitor of one phase of training; used as ``with TrainingMonitor(…) as monitor``.
+    """Monitor of one phase; used as ``with TrainingMonitor(…) as monitor``.
 
     Args:
-        step: steps that earlier processes have made.
+        step: steps made before this process (on resume).
     """
 
     def __init__(
@@ -54,65 +54,66 @@ class TrainingMonitor:
         self._decisions, self._fingerprint = -1, 0
         self._at, self._last_step = (0, 0), 0
         device = next(model.parameters()).device
-        self._first_bad = torch.full((), NEVER, dtype=torch.int64, device=device)
+        self._first_non_finite = torch.full((), NO_STEP, dtype=torch.int64, device=device)
 
     def __enter__(self) -> "TrainingMonitor":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            if kind is None:  # the exchange of the last step has still to be received
+            if kind is None:  # receive the exchange of the last step
                 self._stop_if_signalled(self._consensus.close(self.run.stop.signal))
         finally:
             self._progress.close()
 
     @contextmanager
     def counted(self, key: str) -> Iterator[None]:
-        """Count the step made within, and its seconds, under `key` of the report."""
-        began = time.perf_counter()
+        """Count the step made inside the context, and its seconds, under `key` of the report."""
+        start = time.perf_counter()
         yield
         self._counters.iterations[key] += 1
-        self._counters.seconds[key] += time.perf_counter() - began
+        self._counters.seconds[key] += time.perf_counter() - start
 
     def record(self, step: int, loss: Tensor, n_images: int) -> None:
-        """Count a step of `n_images`; show its loss where a line of progress is due.
+        """Count a step of `n_images`; display its loss if a line of progress is due.
 
-        Between lines, the first step whose loss is not finite is noted on the device, without a host sync.
+        Between lines, the first step with a non-finite loss is recorded on the device, without a host sync.
 
         Raises:
-            DivergedError: a line is due and a loss up to now was not finite.
+            DivergedError: a line is due and a loss so far is not finite.
         """
         self._last_step = step
-        self._first_bad = torch.where(loss.isfinite(), self._first_bad, self._first_bad.clamp(max=step))
-        shown = None
+        first = self._first_non_finite
+        self._first_non_finite = torch.where(loss.isfinite(), first, first.clamp(max=step))
+        values = None
         if self._progress.due():
             self._check_losses()
             scalars = {"loss": loss.item(), **self._phase.scalars()}
             self.run.scalars(self._phase.name, step, scalars)
-            shown = line_values(scalars)
-        self._progress.count(n_images, shown)
+            values = line_values(scalars)
+        self._progress.count(n_images, values)
 
     def test(self) -> tuple[Accuracy, Accuracy | None]:
-        """Accuracy on the test images and, where there are any, on the held-out ones; the clock of progress pauses."""
+        """Compute accuracy on the test images and on the held-out ones, if any; pause the progress clock."""
         with self._progress.paused():
             broadcast_buffers(self.model)
             accuracy = evaluate(self.model, self._data.test_batches())
             return accuracy, evaluate(self.model, self._data.val_batches()) if self._data.val else None
 
-    def outlook(self) -> str:
-        """Rate and remaining time, for a line."""
-        return self._progress.outlook()
+    def rate_and_eta(self) -> str:
+        """Format rate and remaining time."""
+        return self._progress.rate_and_eta()
 
     def _check_losses(self) -> None:
-        step = int(self._first_bad.item())
-        if step < NEVER:
+        step = int(self._first_non_finite.item())
+        if step < NO_STEP:
             raise DivergedError(f"loss is not finite at step {step}; try a lower learning rate")
 
     def check_finite(self) -> None:
-        """Check losses and weights, as before a checkpoint.
+        """Check losses and weights.
 
         Raises:
-            DivergedError: a loss was, or a weight is, not finite.
+            DivergedError: a loss or a weight is not finite.
         """
         self._check_losses()
         values = [v for v in self.model.state_dict().values() if v.is_floating_point()]
@@ -120,15 +121,15 @@ class TrainingMonitor:
             raise DivergedError(f"weights are not finite after step {self._last_step}; try a lower learning rate")
 
     def after_step(self, step: int, epoch: int, marks: Sequence[str] = ()) -> None:
-        """Write the checkpoints `marks` and those that are due after `step` steps; stop if a signal came.
+        """Write the checkpoints `marks` and those due after `step` steps; stop if a signal was received.
 
         Args:
             epoch: whole epochs of the phase so far.
 
         Raises:
-            DivergedError: the state is not fit to be saved.
+            DivergedError: a loss or a weight is not finite.
             ConsensusError: the ranks differ.
-            StoppedError: a signal came; the state is saved.
+            StoppedError: a signal was received; the state is saved.
         """
         if self._decisions != self._hooks.decisions:
             self._decisions, self._fingerprint = self._hooks.decisions, self._hooks.fingerprint()
@@ -165,7 +166,7 @@ class TrainingMonitor:
 
 
 class SaveTimer:
-    """Timer of checkpoints, by steps or minutes."""
+    """Timer for ``--save_interval``, in steps or minutes."""
 
     def __init__(self, interval: SaveInterval):
         self._seconds, self._steps = interval.seconds, interval.steps

@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 
 class Phase(Protocol):
-    """Interface between the engine and a phase.
+    """Interface of a phase.
 
     Attributes:
-        name: under which batches are drawn, and checkpoints and scalars written: ``prune`` or ``finetune``.
-        title: the first word of its lines of progress.
-        batch_size: images of a step, over all processes.
-        total_steps: of the whole phase, as far as is known before it.
-        print_every_steps: steps between two lines of progress.
-        observers: take snapshots; their state is saved in checkpoints.
+        name: ``prune`` or ``finetune``; stream of random batches, and key in checkpoints and scalars.
+        title: first word of progress lines.
+        batch_size: images per step, over all processes.
+        total_steps: of the whole phase; an upper bound if it may end early.
+        print_every_steps: steps between progress lines.
+        observers: their state is saved in checkpoints.
     """
 
     name: str
@@ -41,27 +41,27 @@ class Phase(Protocol):
 
     @property
     def counted_as(self) -> str:
-        """Key of the report that counts the next step and its seconds."""
+        """Report key under which the next step and its seconds are counted."""
         ...
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer: ...
 
     def finished(self, step: int) -> bool:
-        """Whether no step follows after `step` steps."""
+        """Whether the phase is finished after `step` steps."""
         ...
 
     def epochs_done(self, step: int) -> int:
-        """Whole epochs after `step` steps, for checkpoints."""
+        """Return the whole epochs after `step` steps, for checkpoints."""
         return 0
 
     def on_step_start(self, step: int, optimizer: torch.optim.Optimizer) -> None: ...
 
     def scalars(self) -> dict[str, float]:
-        """Values beside the loss, for progress and TensorBoard."""
+        """Return values besides the loss, for progress and TensorBoard."""
         return {}
 
     def on_step_end(self, step: int, batch: Batch, outputs: Tensor, monitor: "TrainingMonitor") -> list[str]:
-        """Test where a test is due after `step` steps; return the names of the checkpoints to write."""
+        """Test if a test is due after `step` steps; return the names of the checkpoints to write."""
         ...
 
     def before_save(self) -> None:
@@ -73,8 +73,8 @@ class PrunePhase(Phase):
     """Train under the pruner's penalties until it has finished.
 
     Args:
-        total_steps: steps of the whole phase if no gap ends a layer early.
-        observers: take a snapshot before each step.
+        total_steps: steps of the whole phase, unless wide gaps end it early.
+        observers: called before each step.
     """
 
     name, title = "prune", "prune"
@@ -110,7 +110,7 @@ class PrunePhase(Phase):
             monitor.run.log_test("prune", step, accuracy, lr=self._options.lr_prune)
             monitor.run.log_line(f"prune  step {step}: test {format_accuracy(accuracy)}")
         marks = ["checkpoint_just_finished_update_reg"] if self._pruner.status != self._status else []
-        # Before the cut: a signal that comes while it is made and tested then costs no step.
+        # Save before the cut: a signal during the cut or its tests then loses no step.
         return [*marks, LATEST] if self._pruner.finished else marks
 
 
@@ -118,9 +118,9 @@ class FinetunePhase(Phase):
     """Train for ``epochs`` with a piecewise learning rate and a fresh optimizer; test after each epoch.
 
     Args:
-        data: whose epochs are counted.
-        metrics: where the accuracies of the epochs are noted.
-        title: the first word of lines of progress.
+        data: determines the steps per epoch.
+        metrics: records the accuracy of each epoch.
+        title: first word of progress lines.
     """
 
     name, counted_as = "finetune", "finetune"
@@ -131,7 +131,7 @@ class FinetunePhase(Phase):
         self._steps_per_epoch = steps_per_epoch(len(data.train), options.batch_size)
         self.batch_size, self.total_steps = options.batch_size, self._steps_per_epoch * options.epochs
         self.print_every_steps = options.print_freq
-        # Right answers of this process in the epoch under way, on the device: counting needs no host sync.
+        # Correct images of this rank in the current epoch; on the device, to avoid a host sync.
         self._n_correct = torch.tensor(metrics.n_correct if shard().rank == 0 else 0, device=device)
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
@@ -156,9 +156,9 @@ class FinetunePhase(Phase):
         return [] if step % self._steps_per_epoch else self._end_epoch(step, monitor)
 
     def _end_epoch(self, step: int, monitor: "TrainingMonitor") -> list[str]:
-        """Test, note and log. Returns the names of the checkpoints to write.
+        """Test, record and log. Returns the names of the checkpoints to write.
 
-        The newest comes last: a run that is killed before it repeats this epoch, and the best, too.
+        ``checkpoint`` comes last: a run killed before repeats the end of this epoch, including ``checkpoint_best``.
         """
         run, metrics, epoch = monitor.run, self._metrics, self.epochs_done(step) - 1
         lr = lr_at(self._rates, epoch)
@@ -169,14 +169,14 @@ class FinetunePhase(Phase):
         self._n_correct.zero_()
         is_best = metrics.add(accuracy, held_out)
         val = {"val_acc1": held_out["acc1"]} if held_out else {}
-        tested = {f"test_{key}": value for key, value in accuracy.items()}
-        run.scalars("finetune", step - 1, tested | val | {"train_acc1": train_acc1, "lr": lr})
+        test = {f"test_{key}": value for key, value in accuracy.items()}
+        run.scalars("finetune", step - 1, test | val | {"train_acc1": train_acc1, "lr": lr})
         run.log_test("finetune", step, accuracy, epoch=epoch, lr=lr, train_acc1=train_acc1, **val)
         run.log_line(
             f"epoch {epoch}: lr {lr:g}  train acc1 {train_acc1:.2f}  "
             + "".join(f"held out {value:.2f}  " for value in val.values())
             + f"test {format_accuracy(accuracy)}  best {metrics.best:.2f} (epoch {metrics.best_epoch})  "
-            + monitor.outlook()
+            + monitor.rate_and_eta()
         )
         if is_best:
             run.save_pruned(monitor.model)
@@ -187,7 +187,7 @@ class FinetunePhase(Phase):
 
 
 def line_values(scalars: dict[str, Any]) -> dict[str, float]:
-    """The scalars that a line of progress shows: of many layers' gaps the smallest."""
+    """Select the scalars of a progress line: of the layers' gaps only the smallest."""
     gaps = [value for key, value in scalars.items() if key.startswith("gap/")]
-    brief = {key: value for key, value in scalars.items() if key != "lr" and not key.startswith("gap/")}
-    return brief | ({"smallest gap": min(gaps)} if gaps else {})
+    others = {key: value for key, value in scalars.items() if key != "lr" and not key.startswith("gap/")}
+    return others | ({"smallest gap": min(gaps)} if gaps else {})

@@ -10,10 +10,10 @@ from utils.checkpoint.state import restore_random_state
 from utils.dist.process_group import broadcast_buffers, loss_scale, shard, wrap_ddp
 from utils.engine.monitor import TrainingMonitor
 from utils.engine.phases import Phase
-from utils.engine.precision import compiled
+from utils.engine.precision import compile_model
 from utils.reporting.run_dir import Run
 
-AUXILIARY_SHARE = 0.3  # of an auxiliary head's loss. Source: Szegedy et al. 2015, section 5
+AUXILIARY_WEIGHT = 0.3  # of an auxiliary head's loss. Source: Szegedy et al. 2015, section 5
 
 
 def train(model: nn.Module, data: Data, hooks: Hooks, phase: Phase, run: Run) -> None:
@@ -26,9 +26,9 @@ def train(model: nn.Module, data: Data, hooks: Hooks, phase: Phase, run: Run) ->
             forward, loss, backward
         hooks.after_backward()      weight.grad += λ · weight
             optimizer
-        hooks.after_step()          masked weights back to zero
+        hooks.after_step()          masked weights set to zero
         monitor.record(t)           non-finite losses, progress, scalars
-        phase.on_step_end(t + 1)    tests; names the checkpoints that are due
+        phase.on_step_end(t + 1)    tests; returns the names of due checkpoints
         monitor.after_step(t + 1)   exchange between ranks, checkpoints, signals
 
     A further phase is a class with the members of ``Phase``.
@@ -36,12 +36,12 @@ def train(model: nn.Module, data: Data, hooks: Hooks, phase: Phase, run: Run) ->
     Raises:
         DivergedError: a loss or a weight is not finite.
         ConsensusError: the ranks differ in λ, selections or status.
-        StoppedError: a signal came; the state is saved.
+        StoppedError: a signal was received; the state is saved.
     """
     optimizer = phase.optimizer(model)
     step = restore(optimizer, run, phase.name)
     batches = data.train_batches(phase.batch_size, phase.name, step)
-    net = wrap_ddp(compiled(model, run.options))
+    net = wrap_ddp(compile_model(model, run.options))
     model.train()
     with run.stop.deferred(), TrainingMonitor(model, data, hooks, phase, run, optimizer, step) as monitor:
         while not phase.finished(step):
@@ -73,8 +73,8 @@ def train_step(
     """Make one step: forward, backward, hooks, update. Returns loss and outputs, on the device.
 
     Args:
-        scale: factor of the summed loss; None: one over the number of images.
-        amp: ``bf16``: convs and linear layers compute in it; weights, gradients and the loss stay float32.
+        scale: factor of the summed loss; None: 1 / number of images.
+        amp: ``bf16``: autocast of convs and linear layers; weights, gradients and loss stay float32.
     """
     hooks.before_step(step)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=amp == "bf16"):
@@ -82,7 +82,7 @@ def train_step(
     outputs = outputs.float()
     loss = F.cross_entropy(outputs, labels, reduction="sum")
     for head in heads:
-        loss = loss + AUXILIARY_SHARE * F.cross_entropy(head.float(), labels, reduction="sum")
+        loss = loss + AUXILIARY_WEIGHT * F.cross_entropy(head.float(), labels, reduction="sum")
     loss = loss * (scale or 1 / len(labels))
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -93,22 +93,22 @@ def train_step(
 
 
 def split_heads(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Return the outputs, followed by those of the auxiliary heads of GoogLeNet and Inception in training mode."""
+    """Return the outputs, followed by those of auxiliary heads (GoogLeNet and Inception in training mode)."""
     return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
 
 
 def restore(optimizer: torch.optim.Optimizer, run: Run, phase: str) -> int:
-    """Restore optimizer and random generators from the run's checkpoint, and drop it.
+    """Restore optimizer and random state from the run's checkpoint, and drop it.
 
     Returns:
-        The step to make next; 0 where the run has no checkpoint of `phase`.
+        The next step; 0 if the run has no checkpoint of `phase`.
     """
     checkpoint = run.take_checkpoint(phase)
     if checkpoint is None:
         return 0
     if checkpoint.optimizer:
         optimizer.load_state_dict(checkpoint.optimizer)
-    own = shard()
-    if len(checkpoint.rng) == own.world_size:  # else there is no state for each rank
-        restore_random_state(checkpoint.rng[own.rank])
+    ranks = shard()
+    if len(checkpoint.rng) == ranks.world_size:  # else some rank has no state
+        restore_random_state(checkpoint.rng[ranks.rank])
     return checkpoint.step

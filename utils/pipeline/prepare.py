@@ -19,7 +19,7 @@ from utils.dist.device import device_notices, resolve_device
 from utils.dist.process_group import broadcast_from_main, init_process_group, shard
 from utils.dist.signals import StopSignal
 from utils.engine.evaluate import evaluate
-from utils.engine.precision import resolved
+from utils.engine.precision import resolve_auto
 from utils.pipeline.base_model import (
     BaseModel,
     family_notice,
@@ -79,7 +79,7 @@ def prepare(command: Command, stop: StopSignal) -> Job | None:
         wanted = preprocessing_of(options.arch)
         mean_std = (wanted.mean, wanted.std) if wanted else None
         source = DataSource(options.dataset, options.data_path, wanted.size if wanted else None, mean_std)
-    options = resolved(options, device, source.spec.size)
+    options = resolve_auto(options, device, source.spec.size)
     notices += device_notices(device, options.gpu) + family_notice(options, source.spec)
     if options.evaluate:
         print_evaluation(options, source, device)
