@@ -65,8 +65,15 @@ def test_a_network_with_auxiliary_heads_trains_is_pruned_and_evaluated(tmp_path)
     )
 
 
+FAST = {"resnet18", "mobilenet_v3_small", "squeezenet1_0", "regnet_y_400mf", "swin_t"}
+BY_SPEEDUP = [
+    pytest.param(arch, marks=[] if arch in FAST else pytest.mark.slow)
+    for arch in sorted(ONE_OF_EACH_KIND - {"vgg11", "maxvit_t"})
+]
+
+
 @pytest.mark.parametrize("round_to", [1, 8])
-@pytest.mark.parametrize("arch", sorted(ONE_OF_EACH_KIND - {"vgg11", "maxvit_t"}))
+@pytest.mark.parametrize("arch", BY_SPEEDUP)
 def test_a_speedup_is_met_or_its_largest_value_is_named(arch, round_to):
     network = build_on_meta(arch, 1000, 3, 224)
     structure, total = Structure(network, example(network, 3, 224)), cost_of(network, 3, 224).flops
