@@ -163,7 +163,7 @@ def test_a_run_of_two_stopped_by_a_signal_resumes_bit_for_bit_with_two_and_also_
     assert differences(alone, run_dir) == []
     one = run_program(tmp_path / "with_one", *words, "--resume_path", "auto")
     assert one.code == 0
-    assert "saved by 2 process(es), resumed by 1: the result will not be the same to the last bit" in one.err
+    assert "saved by 2 process(es), resumed by 1: the result will not be bit-identical" in one.err
 
 
 def test_a_killed_process_ends_all_others_within_a_minute(tiny, tmp_path):

@@ -92,7 +92,7 @@ WRONG = {
     "another network's layer": ("nets.py:small --ratios 9:0.5", "no conv or linear layer is called 9"),
     "the output": ("nets.py:small --ratios 7:0.5", "reaches the network's output"),
     "an odd speedup": ("nets.py:small --speedup 30", "cannot be reached: at most"),
-    "two sources": ("nets.py:small --stage_pr [0-1:0.5]", "--ratios and --stage_pr do not go together"),
+    "two sources": ("nets.py:small --stage_pr [0-1:0.5]", "--ratios and --stage_pr exclude each other"),
     "channels": ("nets.py:small --wg channel", "give --wg filter"),
 }
 

@@ -24,7 +24,7 @@ from pruner.groups import KINDS
 from utils.config.cli import parse
 from utils.engine.evaluate import evaluate
 from utils.pipeline.probes import add_noise, jacobian_singular_values, jacobians, noisy_ensemble_acc1
-from utils.pipeline.prune import training_loss_as_cut
+from utils.pipeline.prune import candidate_training_loss
 
 TINY = ("--dataset", "digits", "--arch", "lenet5_mini", "--seed", "3", "--batch_size", "256", "--lr", "0.003")
 CUT = ("--stage_pr", "[1:0.2, 2:0.3, 3:0.5]")
@@ -119,7 +119,7 @@ def test_masks_are_inherited_too(prune):
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(CUT, "two sources of ratios"), (("--wg", "channel"), "give --wg filter"), (("--arch", "lenet5"), "not a lenet5")],
+    [(CUT, "exclude each other"), (("--wg", "channel"), "use --wg filter"), (("--arch", "lenet5"), "not a lenet5")],
 )
 def test_inheriting_what_does_not_fit_is_refused(prune, base, tmp_path, words, said):
     source = prune("--method", "L1", *CUT).weights("pruned_model")
@@ -206,7 +206,7 @@ def test_a_candidates_loss_is_that_before_it_is_fine_tuned(base):
     data = DataSource("digits", "./data").load(3, 0, torch.device("cpu"))
     candidate = load_pruned(base)
     loss = evaluate(candidate, data.train_once())["loss"]
-    assert training_loss_as_cut(options, data)(candidate, {}) == loss
+    assert candidate_training_loss(options, data)(candidate, {}) == loss
     assert evaluate(candidate, data.train_once())["loss"] != loss
 
 

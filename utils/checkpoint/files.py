@@ -57,7 +57,7 @@ def read(path: Path, trust: bool = False, weights_key: str | None = None) -> Che
         version = content["version"]
         if isinstance(version, int) and version > VERSION:
             raise ValueError(
-                f"{path} was written by a newer version of this program: its format is {version}, this one reads up to "
+                f"{path} was written by a newer version of this program: format {version}; this one reads up to "
                 f"{VERSION}"
             )
         return Checkpoint.from_file(validate(content, path))

@@ -20,9 +20,9 @@ def finetune_pruned(job: Job) -> None:
 
 
 def finetune(model: nn.Module, data: Data, masks: dict[str, Tensor], run: Run) -> None:
-    """Train `model` for the epochs of ``run.options``, with the weights that `masks` lacks held at zero.
+    """Train `model` for the epochs of ``run.options``; weights where `masks` is False stay at zero.
 
-    The accuracies are in ``run.record.finetuning``.
+    Accuracies are recorded in ``run.record.finetuning``.
     """
     device = next(model.parameters()).device
     title = "fine-tune" if run.kept or run.masks else "train"

@@ -1,4 +1,4 @@
-"""Measured latency and throughput."""
+"""Measurement of latency and throughput."""
 
 import statistics
 import time
@@ -7,29 +7,29 @@ import torch
 from torch import nn
 
 BATCHES = (1, 128)
-SECONDS = 1.0  # of measuring, for each batch size
+SECONDS = 1.0  # measured per batch size
 
 
 @torch.no_grad()
-def latency_of(model: nn.Module, channels: int, size: int) -> dict[str, dict[str, float]]:
-    """Median seconds of a forward pass in eval mode, and images per second, by batch size.
+def measure_latency(model: nn.Module, channels: int, size: int) -> dict[str, dict[str, float]]:
+    """Measure a forward pass in eval mode by batch size: median seconds, and images per second.
 
     Args:
-        channels, size: of an image, size in pixels.
+        channels, size: of the images; size in pixels.
     """
     device, training = next(model.parameters()).device, model.training
     model.eval()
-    found = {}
+    latency = {}
     for batch in BATCHES:
         images = torch.randn(batch, channels, size, size, device=device)
         times: list[float] = []
         while len(times) < 5 or sum(times) < SECONDS:
-            began = time.perf_counter()
+            start = time.perf_counter()
             model(images)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-            times.append(time.perf_counter() - began)
-        seconds = statistics.median(times[1:])  # the first allocates
-        found[str(batch)] = {"seconds": seconds, "images_per_second": batch / seconds}
+            times.append(time.perf_counter() - start)
+        seconds = statistics.median(times[1:])  # the first pass allocates memory
+        latency[str(batch)] = {"seconds": seconds, "images_per_second": batch / seconds}
     model.train(training)
-    return found
+    return latency

@@ -1,4 +1,4 @@
-"""Plan of a run with its costs, made without weights."""
+"""Plan a run and its costs on the meta device."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,12 +29,14 @@ Shapes = dict[str, list[int]]  # name of a tensor -> shape
 
 @dataclass(frozen=True)
 class Planned:
-    """Attributes:
-    before, after: costs of the network and of what the plan leaves.
-    values: the plan as plain values, for the table, ``--plan=json`` and the report.
-    inherited: groups kept by another run (``--base_pr_model``), or None.
-    structure: of the network, where filters or channels are pruned.
-    base_shapes: of a base network that was pruned before; empty for a dense one.
+    """Plan, schedule and costs of a run.
+
+    Attributes:
+        before, after: costs before and after the cut.
+        values: the plan as plain values, for the table, ``--plan=json`` and the report.
+        inherited: groups kept by another run (``--base_pr_model``), or None.
+        structure: of the network, if filters or channels are pruned.
+        base_shapes: of an already pruned base network; empty for a dense one.
     """
 
     plan: Plan
@@ -48,20 +50,20 @@ class Planned:
 
 
 def plan_run(
-    options: Options, spec: DataSpec, kept_so_far: dict[str, Tensor] | None = None, base_shapes: Shapes | None = None
+    options: Options, spec: DataSpec, resumed_kept: dict[str, Tensor] | None = None, base_shapes: Shapes | None = None
 ) -> Planned:
-    """Plan on a network on the meta device.
+    """Make the plan of a run on the meta device.
 
     Args:
-        kept_so_far: of a resumed run, from its checkpoint: files that its options name are not opened again.
-        base_shapes: of a base network that was pruned before.
+        resumed_kept: kept groups of a resumed run, from its checkpoint; files named by its options are not read again.
+        base_shapes: of an already pruned base network.
 
     Raises:
         ValueError: the flags do not fit the network, or the plan misses ``--expect_speedup``.
     """
     if options.pretrained:
         if options.base_model_path:
-            raise ValueError("--pretrained and --base_model_path are two bases; give one")
+            raise ValueError("--pretrained and --base_model_path exclude each other: pass one")
         with error_prefix("pretrained"):
             if not is_timm(options.arch):
                 weights_of(options.arch, options.pretrained, spec.size)
@@ -73,7 +75,7 @@ def plan_run(
         fit_to(model, {name: torch.empty(shape, device="meta") for name, shape in base_shapes.items()})
         before = cost_of(model, spec.channels, spec.size)
     traced = _Network(model, spec, before)
-    plan, inherited = _plan(options, traced, kept_so_far or {})
+    plan, inherited = _plan(options, traced, resumed_kept or {})
     method = PRUNERS[options.method]
     method.check(plan)
     structure = traced.structure if plan.pruned and plan.kind != "weight" else None
@@ -87,7 +89,7 @@ def plan_run(
 
 @dataclass
 class _Network:
-    """The network on the meta device; it is traced when its structure is first asked for."""
+    """Network on the meta device; traced at the first use of `structure`."""
 
     model: nn.Module
     spec: DataSpec
@@ -99,35 +101,37 @@ class _Network:
 
     @property
     def layers(self) -> list[Layer]:
-        """Layers by address, or by name where the network has no addresses."""
+        """Layers by address, or by name if the network has no addresses."""
         try:
             return layers_of(self.model)
         except ValueError:
             return traced_layers(self.structure)
 
 
-def _plan(options: Options, network: _Network, kept_so_far: dict[str, Tensor]) -> tuple[Plan, dict[str, Tensor] | None]:
-    """Make the plan, and the kept groups where another run's file has them."""
+def _plan(
+    options: Options, network: _Network, resumed_kept: dict[str, Tensor]
+) -> tuple[Plan, dict[str, Tensor] | None]:
+    """Make the plan; also return the kept groups, if inherited from another run."""
     method, model = PRUNERS[options.method], network.model
     by_name = bool(options.ratios or options.speedup)
     if by_name and method.prunes:
-        return _plan_by_name(options, network, kept_so_far), None
+        return _plan_by_name(options, network, resumed_kept), None
     if not method.prunes and not options.directly_ft_weights:
         try:
             return keep_all(layers_of(model), options.wg), None
-        except ValueError:  # a network that can be trained, though its layers have no addresses to prune by
+        except ValueError:  # plain training needs no addresses
             return keep_all([], options.wg), None
     inherits = options.directly_ft_weights or options.base_pr_model
     with error_prefix(f"arch {options.arch}"):
         layers = network.layers if inherits else layers_of(model)
-    if kept_so_far and inherits:
-        plan = inherit_plan(layers, options.wg, kept_so_far, "the checkpoint")
-        return plan, kept_so_far if options.inherit_pruned == "index" else None
+    if resumed_kept and inherits:
+        plan = inherit_plan(layers, options.wg, resumed_kept, "the checkpoint")
+        return plan, resumed_kept if options.inherit_pruned == "index" else None
     if options.directly_ft_weights:
         return _inherit(options, layers, "directly_ft_weights")[0], None
     if options.base_pr_model:
         if options.stage_pr:
-            raise ValueError("--base_pr_model and --stage_pr are two sources of ratios; give one")
+            raise ValueError("--base_pr_model and --stage_pr exclude each other: pass one")
         plan, kept = _inherit(options, layers, "base_pr_model")
         return plan, kept if options.inherit_pruned == "index" else None
     if not options.stage_pr:
@@ -140,30 +144,30 @@ def _plan(options: Options, network: _Network, kept_so_far: dict[str, Tensor]) -
         skipped = skipped_addresses(layers, options.skip_layers, options.wg)
     with error_prefix(f"stage_pr {options.stage_pr}"):
         plan = make_plan(layers, options.stage_pr, skipped, options.wg, method.rounded)
-    if kept_so_far and {name: int((~kept).sum()) for name, kept in kept_so_far.items()} != plan.pruned:
-        raise ValueError("the checkpoint to resume from prunes other numbers of groups than its --stage_pr")
+    if resumed_kept and {name: int((~kept).sum()) for name, kept in resumed_kept.items()} != plan.pruned:
+        raise ValueError("the numbers of pruned groups in the checkpoint differ from its --stage_pr")
     return plan, None
 
 
-def _plan_by_name(options: Options, network: _Network, kept_so_far: dict[str, Tensor]) -> Plan:
+def _plan_by_name(options: Options, network: _Network, resumed_kept: dict[str, Tensor]) -> Plan:
     """Make the plan of ``--ratios`` and ``--speedup``."""
     for flag in ("stage_pr", "base_pr_model", "directly_ft_weights", "skip_layers"):
         if getattr(options, flag):
             given = "ratios" if options.ratios else "speedup"
-            raise ValueError(f"--{given} and --{flag} do not go together: give one")
+            raise ValueError(f"--{given} and --{flag} exclude each other: pass one")
     if options.wg == "channel":
-        raise ValueError("--ratios and --speedup prune filters or single weights: give --wg filter or weight")
+        raise ValueError("--ratios and --speedup do not support --wg channel: use --wg filter or weight")
     with error_prefix(f"arch {options.arch}"):
         structure = network.structure
     layers = traced_layers(structure)
-    if kept_so_far:  # a resumed run
-        return inherit_plan(layers, options.wg, kept_so_far, "the checkpoint")
+    if resumed_kept:  # resumed
+        return inherit_plan(layers, options.wg, resumed_kept, "the checkpoint")
     rounded = PRUNERS[options.method].rounded
     if options.speedup is None:
         with error_prefix(f"ratios {options.ratios}"):
             return plan_by_name(layers, options.ratios, options.wg, rounded, options.round_to)
     if options.wg == "weight":
-        raise ValueError("--speedup does not go with --wg weight: masks leave the FLOPs as they are")
+        raise ValueError("--speedup does not support --wg weight: masks do not reduce FLOPs")
     scores = _base_scores(options, network, layers) if options.rank == "global" else None
     with error_prefix(f"speedup {options.speedup:g}"):
         return plan_by_speedup(
@@ -182,7 +186,7 @@ def _base_scores(options: Options, network: _Network, layers: list[Layer]) -> di
 
 
 def _inherit(options: Options, layers: list[Layer], flag: str) -> tuple[Plan, dict[str, Tensor]]:
-    """Plan and kept groups of another run's file."""
+    """Read the plan and the kept groups from the file of another run."""
     with error_prefix(flag):
         path = find_one(getattr(options, flag))
         content = read(path, options.trust_checkpoint)
@@ -192,18 +196,18 @@ def _inherit(options: Options, layers: list[Layer], flag: str) -> tuple[Plan, di
     if arch != options.arch:
         raise ValueError(f"--{flag}: {path} holds a {arch}, not a {options.arch}")
     if kind != options.wg:
-        raise ValueError(f"--{flag}: {path} has pruned {kind}s; give --wg {kind}")
+        raise ValueError(f"--{flag}: {path} has pruned {kind}s: use --wg {kind}")
     return inherit_plan(layers, kind, kept, str(path)), kept
 
 
 def shapes_of_pruned_base(options: Options) -> Shapes:
-    """Return the shapes of ``--base_model_path`` where a run is to prune a network of this program again."""
+    """Return the tensor shapes of ``--base_model_path`` if it is a pruned network to be pruned again; else empty."""
     if not options.base_model_path or options.directly_ft_weights or not PRUNERS[options.method].prunes:
         return {}
     try:
         path = find_one(options.base_model_path)
     except ValueError:
-        return {}  # a plan needs no weights, and a run is told when it loads them
+        return {}  # a plan needs no weights; a run raises when it loads them
     with error_prefix("base_model_path"):
         content = read(path, options.trust_checkpoint, options.weights_key)
     if not isinstance(content, Checkpoint) or not content.kept:
@@ -216,7 +220,7 @@ def _check_speedup(options: Options, planned: float, plan: Plan) -> None:
     if expected is None:
         return
     if plan.kind == "weight":
-        raise ValueError("--expect_speedup does not go with --wg weight: masks leave the FLOPs as they are")
+        raise ValueError("--expect_speedup does not support --wg weight: masks do not reduce FLOPs")
     if abs(planned / expected - 1) > tolerance:
         raise ValueError(f"--expect_speedup {expected:g}: this plan's speedup is {planned:.2f}x")
 
@@ -225,7 +229,7 @@ def refuse_untrained(options: Options, plan: Plan) -> None:
     """Refuse to prune untrained weights unless allowed.
 
     Raises:
-        ValueError: something would be removed from untrained weights, without --allow_untrained.
+        ValueError: untrained weights would be pruned without --allow_untrained.
     """
     trained = options.base_model_path or options.pretrained or options.directly_ft_weights
     if plan.pruned and not trained and not options.allow_untrained:
@@ -235,26 +239,26 @@ def refuse_untrained(options: Options, plan: Plan) -> None:
         )
 
 
-LONG, USUAL = 300, 30  # epochs of a prune phase that are pointed out, and that are suggested in their place
-FEWEST = 600  # steps that are suggested: RESULTS.md's cuts after 626 are nearly free
+LONG_EPOCHS, SUGGESTED_EPOCHS = 300, 30  # length of the prune phase that gives a notice, and the suggested one
+MIN_SUGGESTED_STEPS = 600  # RESULTS.md: cuts after 626 steps are nearly free
 
 
 def length_notices(options: Options, planned: Planned) -> list[str]:
-    """Notices on a long prune phase, or one that differs from ``--prune_steps``."""
+    """Return notices on a long prune phase, or one whose length differs from ``--prune_steps``."""
     steps, epochs = planned.values["iterations"]["prune"], planned.values["epochs"]["prune"]
     if steps and options.prune_steps:
-        why = "by the other flags given" if planned.plan.pruned else "since nothing is pruned"
-        made = f"--prune_steps {options.prune_steps}: the prune phase takes {steps} steps, {why}"
-        return [made] if steps != options.prune_steps else []
-    if not planned.plan.pruned or not epochs or epochs <= LONG:
+        reason = "due to the other flags" if planned.plan.pruned else "since nothing is pruned"
+        notice = f"--prune_steps {options.prune_steps}: the prune phase takes {steps} steps, {reason}"
+        return [notice] if steps != options.prune_steps else []
+    if not planned.plan.pruned or not epochs or epochs <= LONG_EPOCHS:
         return []
-    shorter = max(round(USUAL * steps / epochs), FEWEST)
-    how = f"--prune_steps {shorter} makes it {format_epochs(epochs * shorter / steps)}"
-    return [f"the prune phase takes {format_epochs(epochs)} of your images; {how}"] if shorter < steps else []
+    shorter = max(round(SUGGESTED_EPOCHS * steps / epochs), MIN_SUGGESTED_STEPS)
+    advice = f"--prune_steps {shorter} makes it {format_epochs(epochs * shorter / steps)}"
+    return [f"the prune phase takes {format_epochs(epochs)} of your images; {advice}"] if shorter < steps else []
 
 
 def plan_notes(options: Options, plan: Plan) -> list[str]:
-    """Conditions that stop a run but not a plan."""
+    """Return notes on errors that would stop a run but not a plan."""
     try:
         refuse_untrained(options, plan)
         if options.base_model_path:

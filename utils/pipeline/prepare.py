@@ -1,4 +1,4 @@
-"""Check a command and load its inputs, before anything is written."""
+"""Check a command and load its inputs before anything is written."""
 
 import json
 import logging
@@ -44,10 +44,10 @@ log = logging.getLogger("pruning")
 
 @dataclass
 class Job:
-    """A run, ready to start or to resume.
+    """A run, ready to start or resume.
 
     Attributes:
-        base: the network to start from, or that of the checkpoint.
+        base: the base network or, when resumed, that of the checkpoint.
     """
 
     options: Options
@@ -66,7 +66,7 @@ def prepare(command: Command, stop: StopSignal) -> Job | None:
     """Check a command and load its inputs.
 
     Returns:
-        None where the command asks for a plan or an evaluation alone, which is printed.
+        None for ``--plan`` and ``--evaluate``, whose result is printed.
 
     Raises:
         ValueError: the command cannot be carried out.
@@ -76,9 +76,10 @@ def prepare(command: Command, stop: StopSignal) -> Job | None:
     init_process_group(device, options.dist_backend)
     options = replace(options, seed=broadcast_from_main(options.seed))
     with error_prefix("data_path"):
-        wanted = preprocessing_of(options.arch)
-        mean_std = (wanted.mean, wanted.std) if wanted else None
-        source = DataSource(options.dataset, options.data_path, wanted.size if wanted else None, mean_std)
+        preprocessing = preprocessing_of(options.arch)
+        mean_std = (preprocessing.mean, preprocessing.std) if preprocessing else None
+        size = preprocessing.size if preprocessing else None
+        source = DataSource(options.dataset, options.data_path, size, mean_std)
     options = resolve_auto(options, device, source.spec.size)
     notices += device_notices(device, options.gpu) + family_notice(options, source.spec)
     if options.evaluate:
@@ -101,15 +102,15 @@ def prepare(command: Command, stop: StopSignal) -> Job | None:
         with error_prefix(f"arch {options.arch}"):
             _prove(base, planned, source.spec)
     data = _load(source, options, device)
-    notices += data.notices + (refuse_other_images(data, checkpoint) if checkpoint else [])
+    notices += data.notices + (check_same_data(data, checkpoint) if checkpoint else [])
     run = _open_run(command, options, data, base, stop)
     run.record.images, run.record.base_shapes = data.sizes, planned.base_shapes
-    log_notices(notices)  # a wrong command is answered in one line, without them
+    log_notices(notices)  # after all checks: an error is a single line
     return Job(options, device, data, base, planned, run)
 
 
 def _prove(base: BaseModel, planned: Planned, spec: DataSpec) -> None:
-    """Prove that the planned cut will be right, where a cut will be made."""
+    """Prove the planned cut before training."""
     if planned.structure and not base.pruned:
         prove(base.model, planned.plan, planned.structure, example(base.model, spec.channels, spec.size))
 
@@ -122,15 +123,15 @@ def _base_model(command: Command, options: Options, spec: DataSpec, planned: Pla
         return base
     refuse_untrained(options, planned.plan)
     base = load_base_model(options, spec)
-    if planned.base_shapes:  # pruned again: from here on it is the whole network
+    if planned.base_shapes:  # pruned again: treated as the dense network
         return BaseModel(base.model, base.source)
     if base.pruned and not options.directly_ft_weights:
-        raise ValueError(f"{base.source} is already pruned; give a dense network to --base_model_path")
+        raise ValueError(f"{base.source} is already pruned: pass a dense network to --base_model_path")
     return base
 
 
 def _open_run(command: Command, options: Options, data: Data, base: BaseModel, stop: StopSignal) -> Run:
-    """Open the run directory; other ranks get a run that writes nothing."""
+    """Open the run directory; on other ranks, a run that writes nothing."""
     resume = command.resume
     checkpoint = resume.checkpoint if resume else None
     if shard().rank:
@@ -152,11 +153,11 @@ def _load(source: DataSource, options: Options, device: torch.device) -> Data:
         return source.load(options.seed, options.workers, device, options.val_fraction, shard(), options.train_images)
 
 
-def refuse_other_images(data: Data, checkpoint: Checkpoint) -> list[str]:
-    """Compare the data with those of the resumed run.
+def check_same_data(data: Data, checkpoint: Checkpoint) -> list[str]:
+    """Check that the data are those of the resumed run.
 
     Returns:
-        A notice where an older version's checkpoint lacks a part of the comparison.
+        A notice if the checkpoint of an older version has no fingerprint.
 
     Raises:
         ValueError: they differ.
@@ -164,25 +165,27 @@ def refuse_other_images(data: Data, checkpoint: Checkpoint) -> list[str]:
     n_train, n_test = checkpoint.record["images"]
     if (n_train, n_test) != data.sizes:
         raise ValueError(
-            f"--data_path: the run began with {n_train} and {n_test} images to train on and to test; here are "
-            f"{data.sizes}"
+            f"--data_path: the run has {n_train} training and {n_test} test images; these data have "
+            f"{data.sizes[0]} and {data.sizes[1]}"
         )
     identity = checkpoint.identity
     if identity is None:
-        return ["the checkpoint is of an older version: whether these are the same images cannot be compared"]
+        return [
+            "the checkpoint is of an older version without a fingerprint: cannot verify that the images are the same"
+        ]
     if list(identity["class_names"]) != list(data.class_names):
-        was, now = ([*names][:5] for names in (identity["class_names"], data.class_names))
-        raise ValueError(f"--data_path: the run began with the classes {was}; here they are {now}")
+        stored, actual = ([*names][:5] for names in (identity["class_names"], data.class_names))
+        raise ValueError(f"--data_path: the run has classes {stored}, these data have {actual}")
     if identity["fingerprint"] != data.fingerprint:
         raise ValueError(
-            f"--data_path: these are not the images that the run began with, though as many (fingerprint "
-            f"{data.fingerprint}, was {identity['fingerprint']})"
+            f"--data_path: these are not the images of the run: the fingerprint is {data.fingerprint}, was "
+            f"{identity['fingerprint']}"
         )
     return []
 
 
 def print_plan(options: Options, planned: Planned, notes: list[str]) -> None:
-    """Print ``--plan``, as text or JSON; `notes` would stop a run."""
+    """Print ``--plan`` as text or JSON, with `notes` on errors that would stop a run."""
     if options.plan == "text":
         show(plan_table(planned.values, notes))
         return
@@ -192,7 +195,7 @@ def print_plan(options: Options, planned: Planned, notes: list[str]) -> None:
 
 
 def print_evaluation(options: Options, source: DataSource, device: torch.device) -> None:
-    """Print ``--evaluate``: accuracy and costs of a file, dense or pruned."""
+    """Print ``--evaluate``: accuracy and costs of a network."""
     base = load_base_model(options, source.spec)
     model = base.model.to(device)
     accuracy = evaluate(model, _load(source, options, device).test_batches())

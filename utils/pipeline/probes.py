@@ -1,4 +1,4 @@
-"""Measurements just after the cut: noisy ensembles and the Jacobian of the outputs."""
+"""Measurements after the cut: noisy ensembles and the input-output Jacobian."""
 
 import copy
 from itertools import islice
@@ -9,33 +9,33 @@ from torch import Tensor, nn
 from data import Data
 from utils.engine.train import split_heads
 
-JACOBIAN_IMAGES = 32  # of a batch
+JACOBIAN_IMAGES = 32  # per batch
 
 
 @torch.no_grad()
 def noisy_ensemble_acc1(model: nn.Module, data: Data, std: float, copies: int, seed: int) -> float:
-    """Accuracy on the training images, percent, of the averaged outputs of noisy copies of `model`.
+    """Compute training accuracy, percent, of the averaged outputs of noisy copies of `model`.
 
     Args:
         std: standard deviation of the Gaussian noise on every weight.
     """
-    # A generator of its own and copies of the model: looking must change nothing.
+    # A separate generator and copies of the model, to leave the run's state unchanged.
     generator = torch.Generator().manual_seed(seed)
     ensemble = []
     for _ in range(copies):
         ensemble.append(copy.deepcopy(model).eval())
         add_noise(ensemble[-1], std, generator)
-    right = total = 0
+    n_correct = total = 0
     for images, labels, _ in data.train_once():
-        outputs = sum(noisy(images) for noisy in ensemble)  # the mean's order is the sum's
-        right += (outputs.argmax(1) == labels).sum().item()
+        outputs = sum(noisy(images) for noisy in ensemble)  # the sum ranks classes as the mean does
+        n_correct += (outputs.argmax(1) == labels).sum().item()
         total += len(labels)
-    return 100 * right / total
+    return 100 * n_correct / total
 
 
 @torch.no_grad()
 def add_noise(model: nn.Module, std: float, generator: torch.Generator) -> None:
-    """Add Gaussian noise to every weight of `model`, in place; biases, batch-norm's β too, stay as they are."""
+    """Add Gaussian noise to every weight of `model`, in place; biases, including batch norm's β, are unchanged."""
     for name, parameter in model.named_parameters():
         if not name.endswith("bias"):
             noise = torch.randn(parameter.shape, generator=generator).to(parameter.device)
@@ -43,39 +43,40 @@ def add_noise(model: nn.Module, std: float, generator: torch.Generator) -> None:
 
 
 def jacobian_singular_values(model: nn.Module, data: Data, batches: int) -> dict[str, float]:
-    """Mean, std, max and min of the singular values of d outputs / d image in training mode, over training batches.
+    """Compute mean, std, max and min of the singular values of d outputs / d image, over training batches.
 
-    Of each batch the first ``JACOBIAN_IMAGES`` images, since the time grows with their square. The Jacobian of an
-    image is (classes, channels·size·size): of its own outputs by its own pixels, the other images held constant.
+    Uses the first ``JACOBIAN_IMAGES`` images of each batch, since time grows with their square. The Jacobian of an
+    image is (classes, channels·size·size): its own outputs by its own pixels, the other images held constant.
 
-    Source: the original looks in training mode, so that batch-norm uses the batch's statistics.
+    Source: as in the original, in training mode, where batch norm uses the batch's statistics.
     """
     clone = copy.deepcopy(model).train().requires_grad_(False)
     device = next(model.parameters()).device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):  # dropout would draw from the run's
+    # Dropout must not draw from the run's generator.
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         values = [
             torch.linalg.svdvals(jacobians(clone, images[:JACOBIAN_IMAGES]))
             for images, *_ in islice(data.statistics_batches(), batches)
         ]
-    found = torch.cat([of_batch.flatten() for of_batch in values])
+    flat = torch.cat([batch_values.flatten() for batch_values in values])
     return {
-        "mean": found.mean().item(),
-        "std": found.std().item(),
-        "max": found.max().item(),
-        "min": found.min().item(),
+        "mean": flat.mean().item(),
+        "std": flat.std().item(),
+        "max": flat.max().item(),
+        "min": flat.min().item(),
     }
 
 
 def jacobians(model: nn.Module, images: Tensor) -> Tensor:
-    """Each image's Jacobian within its batch, (batch, classes, channels·size·size).
+    """Compute each image's Jacobian within its batch, (batch, classes, channels·size·size).
 
-    In training mode an output depends on the whole batch; an image's Jacobian has its own pixels as variables alone,
-    so that each of its outputs takes a backward pass of its own.
+    In training mode an output depends on the whole batch; the Jacobian covers only the image's own pixels, so each
+    output takes a backward pass.
     """
     images = images.detach().requires_grad_()
     outputs, *_ = split_heads(model(images))
     rows = [
-        torch.stack([torch.autograd.grad(output, images, retain_graph=True)[0][i] for output in of_image])
-        for i, of_image in enumerate(outputs)
+        torch.stack([torch.autograd.grad(output, images, retain_graph=True)[0][i] for output in image_outputs])
+        for i, image_outputs in enumerate(outputs)
     ]
     return torch.stack(rows).flatten(2)

@@ -1,4 +1,4 @@
-"""``log/report.json``: settings and figures of a run."""
+"""Write ``log/report.json``: settings and metrics of a run."""
 
 from typing import Any
 
@@ -13,18 +13,18 @@ from utils.reporting.tables import closing_table
 
 
 def write_report(job: Job) -> None:
-    """Write the report, which marks the run as finished, and log the closing table; the first process does."""
+    """Write the report, which marks the run as finished, and log the closing table; on rank 0."""
     if isinstance(job.run, RunDir):
-        report = report_of(job)
+        report = collect_report(job)
         job.run.finish(report)
         job.run.log_line(closing_table(report))
 
 
-def report_of(job: Job) -> dict[str, Any]:
-    """Collect the figures of a run as plain values."""
+def collect_report(job: Job) -> dict[str, Any]:
+    """Collect settings and metrics of a run as plain values."""
     options, spec, planned, record = job.options, job.data.spec, job.planned, job.run.record
-    values, pruning, tuned, counters = planned.values, record.pruning, record.finetuning, record.counters
-    last_n = tuned.last_epochs(options.last_n_epoch)
+    values, pruning, finetuning, counters = planned.values, record.pruning, record.finetuning, record.counters
+    last_n = finetuning.last_epochs(options.last_n_epoch)
     sparsity: dict[str, Any] = {
         key: values[key] for key in ("sparsity", "pruned_weights", "prunable_weights") if key in values
     }
@@ -54,8 +54,8 @@ def report_of(job: Job) -> dict[str, Any]:
         **sparsity,
         **{key: value for key, value in values.items() if key.endswith("_dense")},
         **{
-            f"{key}_{station}": getattr(pruning, station).get(key)
-            for station in ("base", "before_cut", "after_cut")
+            f"{key}_{point}": getattr(pruning, point).get(key)
+            for point in ("base", "before_cut", "after_cut")
             for key in ("acc1", "acc5")
         },
         "acc1_before_cut_bn": pruning.acc1_before_cut_bn,
@@ -67,15 +67,15 @@ def report_of(job: Job) -> dict[str, Any]:
         "channels_last": options.channels_last == "true",
         "noisy_ensemble_acc1": pruning.noisy_ensemble_acc1,
         "jacobian_singular_values": pruning.jacobian_singular_values,
-        "acc1_best": tuned.best,
-        "acc1_best_is": _best_is(tuned),
-        "val_acc1_best": tuned.of_best_epoch(tuned.val_acc1),
-        "best_epoch": tuned.best_epoch,
-        "acc1_last": tuned.last,
+        "acc1_best": finetuning.best,
+        "acc1_best_is": _describe_best(finetuning),
+        "val_acc1_best": finetuning.of_best_epoch(finetuning.val_acc1),
+        "best_epoch": finetuning.best_epoch,
+        "acc1_last": finetuning.last,
         "acc1_last_epochs": last_n
-        and {"epochs": min(options.last_n_epoch, len(tuned.acc1)), "mean": last_n[0], "std": last_n[1]},
-        "acc5_best": tuned.of_best_epoch(tuned.acc5),
-        "acc5_last": tuned.acc5[-1] if tuned.acc5 else None,
+        and {"epochs": min(options.last_n_epoch, len(finetuning.acc1)), "mean": last_n[0], "std": last_n[1]},
+        "acc5_best": finetuning.of_best_epoch(finetuning.acc5),
+        "acc5_last": finetuning.acc5[-1] if finetuning.acc5 else None,
         "iterations": dict(counters.iterations),
         "seconds": {phase: round(spent, 3) for phase, spent in counters.seconds.items()},
         "images_per_second": {phase: round(rate, 1) for phase, rate in counters.images_per_second.items()},
@@ -86,7 +86,7 @@ def report_of(job: Job) -> dict[str, Any]:
     }
 
 
-def _best_is(tuned: FinetuneMetrics) -> str:
-    if tuned.val_acc1:
+def _describe_best(finetuning: FinetuneMetrics) -> str:
+    if finetuning.val_acc1:
         return "the test accuracy of the best epoch on the held-out part of the training set"
     return "the best epoch on the test set"

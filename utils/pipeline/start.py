@@ -18,8 +18,8 @@ def start(job: Job) -> None:
     """Put the network on the device and log the plan; test the base network of a new run."""
     options, run, base = job.options, job.run, job.base
     to_memory_format(base.model.to(job.device), options)
-    torch.manual_seed(options.seed + shard().rank)  # dropout draws other numbers in each process
-    log.info("torch %s on %s, seed %d; every setting is in params.yaml", torch.__version__, job.device, options.seed)
+    torch.manual_seed(options.seed + shard().rank)  # dropout differs between ranks
+    log.info("torch %s on %s, seed %d; all settings are in params.yaml", torch.__version__, job.device, options.seed)
     if options.note:
         log.info("note: %s", options.note)
     run.log_line(plan_table(job.planned.values, []))
@@ -28,11 +28,11 @@ def start(job: Job) -> None:
     if run.checkpoint:
         _log_resumed(job)
     else:
-        _open(job)
+        _log_start(job)
 
 
-def _open(job: Job) -> None:
-    """Describe the data and test the base network, once per run."""
+def _log_start(job: Job) -> None:
+    """Log the data and test the base network of a new run."""
     run, base = job.run, job.base
     run.log_line(job.data.summary)
     run.record.base = base.source
@@ -51,6 +51,6 @@ def _log_resumed(job: Job) -> None:
     job.run.log_line(f"resumed from {job.base.source}, after {checkpoint.step} steps of the {checkpoint.phase} phase")
     if len(checkpoint.rng) != n_processes:
         log.warning(
-            "notice: saved by %d process(es), resumed by %d: the result will not be the same to the last bit",
+            "notice: saved by %d process(es), resumed by %d: the result will not be bit-identical",
             len(checkpoint.rng), n_processes,
         )  # fmt: skip
