@@ -34,7 +34,7 @@ PRUNED_MODEL = {"version", "options", "kept", "masks", "model"}
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
-    """Tiny sets by the size that the two networks want."""
+    """Return small npz sets by network, in the size that each takes."""
     root = tmp_path_factory.mktemp("sets")
     return {
         "resnet20": write_npz_set(root / "small"),
@@ -44,7 +44,7 @@ def sets(tmp_path_factory):
 
 
 def command(sets, method, arch, stage_pr="", *more):
-    """A run of one epoch on 40 images; later words win."""
+    """Return the words of a run of one epoch on 40 images; later words override."""
     ratios = ["--stage_pr", stage_pr] if stage_pr and method != "none" else []
     return [
         *("--method", method, "--arch", arch, "--dataset", "npz", "--data_path", sets[arch], "--seed", "3"),
@@ -55,7 +55,7 @@ def command(sets, method, arch, stage_pr="", *more):
 
 @pytest.fixture(scope="module")
 def runs(sets, tmp_path_factory):
-    """Runs by (method, arch), each made once, when it is first asked for."""
+    """Return a function that makes a run of (method, network) once and caches it."""
     made = {}
 
     def run(method, arch_and_ratios):
@@ -75,7 +75,7 @@ def ran(request, runs):
 
 @pytest.fixture
 def base(runs):
-    """The best checkpoint of a plain training of resnet20."""
+    """Return the best checkpoint of plain training of resnet20."""
     return runs("none", RESIDUAL).weights("checkpoint_best")
 
 
@@ -84,15 +84,15 @@ def same_weights(one, other):
     return all(torch.equal(states[0][key], states[1][key]) for key in states[0].keys() | states[1].keys())
 
 
-# what a run leaves behind
+# files and report of a run
 
 
 def network_file(ran):
-    """Where a run leaves its network alone; what is not pruned has no pruned file."""
+    """Return the file of the network: ``pruned_model``, or ``checkpoint_best`` if nothing is pruned."""
     return ran.weights("checkpoint_best" if ran.report["method"] == "none" else "pruned_model")
 
 
-def test_a_run_ends_well_and_prints_a_closing_table(ran):
+def test_a_run_succeeds_and_prints_a_closing_table(ran):
     assert ran.code == 0
     assert "accuracy on the test set" in ran.out
     assert str(ran.run_dir.name) in ran.out
@@ -124,7 +124,7 @@ def test_the_run_directory_holds_weights_and_logs(ran):
     assert not [name for name in weights if name.endswith(".part")]
 
 
-def test_growing_regularization_leaves_its_figure_and_a_mark(ran):
+def test_methods_with_a_prune_phase_write_a_figure_and_a_checkpoint_after_growth(ran):
     penalized = PRUNERS[ran.report["method"]].has_prune_phase
     assert (ran.run_dir / "log" / "filter_norms.png").exists() is penalized
     assert ran.weights("checkpoint_just_finished_update_reg").exists() is penalized
@@ -142,7 +142,7 @@ def test_the_architecture_is_written_as_it_was_before_the_cut(ran):
     assert "Conv2d(16, 16" in text if ran.report["arch"] == "resnet20" else "Conv2d(1, 6" in text
 
 
-def test_the_report_has_every_figure_of_a_table(ran):
+def test_the_report_has_every_metric_of_a_table(ran):
     report = ran.report
     assert set(report) >= REPORTED
     assert (report["seed"], report["dataset"], report["wg"], report["device"]) == (3, "npz", "filter", "cpu")
@@ -160,7 +160,7 @@ def test_the_report_has_every_figure_of_a_table(ran):
     assert bool(report["gap"]) is report["method"].startswith("GReg")
 
 
-def test_the_costs_reported_are_those_of_the_networks(ran):
+def test_reported_costs_are_those_of_the_networks(ran):
     report = ran.report
     cut = load_pruned(network_file(ran))
     counted = sum(
@@ -172,7 +172,7 @@ def test_the_costs_reported_are_those_of_the_networks(ran):
     assert (report["speedup"] > 1) is (report["method"] != "none")
 
 
-def test_the_steps_made_are_those_that_were_planned(ran, sets):
+def test_the_steps_made_equal_those_planned(ran, sets):
     report = ran.report
     assert report["iterations"] == {**PRUNE_STEPS[report["method"]], "finetune": 3}
     words = yaml.safe_load((ran.run_dir / "log" / "params.yaml").read_text())
@@ -182,7 +182,7 @@ def test_the_steps_made_are_those_that_were_planned(ran, sets):
     assert expected == {"prune": sum(PRUNE_STEPS[report["method"]].values()), "finetune": 3}
 
 
-def test_the_settings_written_are_those_of_the_run(ran):
+def test_stored_settings_are_those_of_the_run(ran):
     file = ran.run_dir / "log" / "params.yaml"
     options, _ = parse(["--config", str(file)])
     assert (options.method, options.arch, options.seed, options.epochs) == (
@@ -192,32 +192,32 @@ def test_the_settings_written_are_those_of_the_run(ran):
 
 def test_checkpoints_are_plain_values_with_the_documented_keys(ran):
     for file in (ran.run_dir / "weights").iterdir():
-        found = torch.load(file, weights_only=True)
-        assert set(found) >= (PRUNED_MODEL if file.stem == "pruned_model" else CHECKPOINT), file.name
-        assert found["options"]["seed"] == 3
-        assert ("optimizer" in found) is (file.stem != "pruned_model")
+        checkpoint = torch.load(file, weights_only=True)
+        assert set(checkpoint) >= (PRUNED_MODEL if file.stem == "pruned_model" else CHECKPOINT), file.name
+        assert checkpoint["options"]["seed"] == 3
+        assert ("optimizer" in checkpoint) is (file.stem != "pruned_model")
     last = ran.load("checkpoint")
     assert (last["phase"], last["step"], last["epoch"]) == ("finetune", 3, 1)
     assert last["optimizer"]["param_groups"]
 
 
-def test_what_was_kept_is_in_the_checkpoints_and_fits_the_weights(ran):
-    found = ran.load("checkpoint_best")
-    assert bool(found["kept"]) is (ran.report["method"] != "none")
-    assert found["masks"] == {}
-    for name, kept in found["kept"].items():
+def test_kept_groups_are_in_the_checkpoints_and_fit_the_weights(ran):
+    checkpoint = ran.load("checkpoint_best")
+    assert bool(checkpoint["kept"]) is (ran.report["method"] != "none")
+    assert checkpoint["masks"] == {}
+    for name, kept in checkpoint["kept"].items():
         assert kept.dtype == torch.bool
-        assert found["model"][f"{name}.weight"].shape[0] == kept.sum()
+        assert checkpoint["model"][f"{name}.weight"].shape[0] == kept.sum()
         assert len(kept) - kept.sum() == ran.report["pruned"][name]
 
 
-def test_a_pruned_model_takes_less_room_on_disk_than_its_base(runs, tmp_path):
+def test_a_pruned_model_is_smaller_on_disk_than_its_base(runs, tmp_path):
     torch.save(runs("none", RESIDUAL).load("checkpoint_best")["model"], tmp_path / "dense.pth")
     pruned = runs("L1", RESIDUAL).weights("pruned_model")
     assert pruned.stat().st_size < 0.7 * (tmp_path / "dense.pth").stat().st_size
 
 
-def test_a_pruned_model_comes_back_in_one_call_and_gives_the_reported_accuracy(ran):
+def test_load_pruned_gives_the_reported_accuracy(ran):
     net = load_pruned(network_file(ran))
     assert not net.training
     evaluated = run_program(
@@ -235,48 +235,49 @@ def test_evaluate_prints_accuracy_and_costs_and_writes_nothing(ran, name, sets, 
         assert (name, ran.report["method"]) == ("pruned_model", "none")
         return
     words = ("--arch", ran.report["arch"], "--dataset", "npz", "--data_path", sets[ran.report["arch"]])
-    found = run_program(tmp_path, *words, "--evaluate", "--base_model_path", ran.weights(name))
-    assert (found.code, found.err) == (0, "")
-    assert f"acc1 {ran.report['acc1_best']:.2f}" in found.out
-    assert "acc5" in found.out
-    assert f"{ran.report['params_after']:,}" in found.out
-    assert f"{ran.report['flops_after']:,}" in found.out
+    evaluated = run_program(tmp_path, *words, "--evaluate", "--base_model_path", ran.weights(name))
+    assert (evaluated.code, evaluated.err) == (0, "")
+    assert f"acc1 {ran.report['acc1_best']:.2f}" in evaluated.out
+    assert "acc5" in evaluated.out
+    assert f"{ran.report['params_after']:,}" in evaluated.out
+    assert f"{ran.report['flops_after']:,}" in evaluated.out
     assert not list(tmp_path.iterdir())
 
 
 def test_evaluate_takes_a_pattern_that_matches_one_file(runs, sets, tmp_path):
     ran = runs("L1", RESIDUAL)
     words = ("--arch", "resnet20", "--dataset", "npz", "--data_path", sets["resnet20"], "-e")
-    found = run_program(tmp_path, *words, "--base_model_path", ran.cwd / "Experiments/*L1__resnet20*/weights/*best.pth")
-    assert f"acc1 {ran.report['acc1_best']:.2f}" in found.out
+    pattern = ran.cwd / "Experiments/*L1__resnet20*/weights/*best.pth"
+    evaluated = run_program(tmp_path, *words, "--base_model_path", pattern)
+    assert f"acc1 {ran.report['acc1_best']:.2f}" in evaluated.out
 
 
 @pytest.mark.parametrize("name", ["checkpoint_best", "checkpoint", "pruned_model"])
-def test_evaluate_takes_the_network_from_our_file(ran, name, sets, tmp_path):
+def test_evaluate_takes_the_network_from_the_file(ran, name, sets, tmp_path):
     if not ran.weights(name).exists():
         return
     words = ("--evaluate", "--base_model_path", ran.weights(name))
-    found = run_program(tmp_path, *words, "--data_path", sets[ran.report["arch"]])
-    assert (found.code, found.err) == (0, "")
-    assert f"{ran.report['params_after']:,}" in found.out
+    evaluated = run_program(tmp_path, *words, "--data_path", sets[ran.report["arch"]])
+    assert (evaluated.code, evaluated.err) == (0, "")
+    assert f"{ran.report['params_after']:,}" in evaluated.out
     assert_refused(run_program(tmp_path, *words), "--data_path")
     assert_refused(run_program(tmp_path, *words, "--dataset", "npz"), "--data_path")
     assert_refused(run_program(tmp_path, *words, "--arch", "vgg16", "--data_path", sets["resnet20"]), "vgg16")
 
 
-def test_evaluate_takes_the_set_by_name_and_batch_norm_from_our_file(tmp_path):
+def test_evaluate_takes_the_data_set_and_batch_norm_from_the_file(tmp_path):
     words = ("--dataset", "digits", "--arch", "vgg11", "--not_use_bn", "--epochs", 0)
     ran = run_program(tmp_path / "run", *words)
-    found = run_program(tmp_path / "other", "-e", "--base_model_path", ran.weights("checkpoint"))
-    assert "on the test images of digits" in found.out
-    assert found.code == 0
+    evaluated = run_program(tmp_path / "other", "-e", "--base_model_path", ran.weights("checkpoint"))
+    assert "on the test images of digits" in evaluated.out
+    assert evaluated.code == 0
     other = write_npz_set(tmp_path / "set")
     words = ("-e", "--base_model_path", ran.weights("checkpoint"), "--dataset", "npz", "--data_path", other)
     assert_refused(run_program(tmp_path / "x", *words), "classes, channels and size")
 
 
 @pytest.mark.parametrize("words", [(), ("--dataset", "digits"), ("--dataset", "digits", "--trust_checkpoint")])
-def test_evaluate_asks_for_the_network_of_another_programs_file(words, base, tmp_path):
+def test_evaluate_requires_arch_for_a_file_of_another_tool(words, base, tmp_path):
     torch.save(torch.load(base, weights_only=True)["model"], tmp_path / "other.pth")
     torch.save({"net": re.compile("x")}, tmp_path / "pickled.pth")
     trusted = "--trust_checkpoint" in words
@@ -297,7 +298,7 @@ def test_evaluate_without_a_file_is_refused(words, culprit, tmp_path):
     assert_refused(run_program(tmp_path, *words.split()), culprit)
 
 
-# the same command again
+# reproducibility
 
 
 @pytest.mark.parametrize(("method", "net"), [("none", RESIDUAL), ("GReg-2", SINGLE_BRANCH)])
@@ -310,7 +311,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(method, ne
     assert not same_weights(first, other)
 
 
-def test_random_picks_follow_the_seed(sets, tmp_path):
+def test_random_selection_follows_the_seed(sets, tmp_path):
     words = command(sets, "L1", *RESIDUAL, "--pick_pruned", "rand", "--epochs", "0")
     kept = [
         run_program(tmp_path / str(i), *words, "--seed", seed).load("checkpoint")["kept"]["layer3.0.conv1"].tolist()
@@ -329,14 +330,14 @@ def test_l1_that_prunes_nothing_is_plain_training(arch, runs, sets, tmp_path):
     assert one_shot.report["speedup"] == 1
 
 
-def test_a_base_that_prunes_nothing_needs_no_permission(sets, tmp_path):
+def test_a_plan_that_prunes_nothing_needs_no_allow_untrained(sets, tmp_path):
     words = [
         word for word in command(sets, "L1", "resnet20", "[0,0,0,0,0]", "--epochs", "0") if word != "--allow_untrained"
     ]
     assert run_program(tmp_path, *words).code == 0
 
 
-def test_a_seed_that_is_drawn_is_reported_and_repeats_the_run(sets, tmp_path):
+def test_a_drawn_seed_is_reported_and_repeats_the_run(sets, tmp_path):
     words = command(sets, "none", "lenet5")
     at = words.index("--seed")
     drawn = run_program(tmp_path / "drawn", *words[:at], *words[at + 2 :])
@@ -344,7 +345,7 @@ def test_a_seed_that_is_drawn_is_reported_and_repeats_the_run(sets, tmp_path):
     assert same_weights(drawn, again)
 
 
-def test_settings_of_a_run_repeat_it(runs, tmp_path):
+def test_stored_settings_repeat_a_run(runs, tmp_path):
     first = runs("GReg-1", SINGLE_BRANCH)
     again = run_program(tmp_path, "--config", first.run_dir / "log" / "params.yaml")
     assert same_weights(first, again)
@@ -361,26 +362,25 @@ def test_a_base_is_tested_before_it_is_pruned(base, runs, sets, tmp_path):
     assert "base: test acc1" in ran.out
 
 
-def test_what_l1_keeps_are_the_filters_with_the_largest_weights(base, sets, tmp_path):
+def test_l1_keeps_the_filters_with_the_largest_weights(base, sets, tmp_path):
     dense = torch.load(base, weights_only=True)["model"]
     ran = run_program(tmp_path, *command(sets, "L1", *RESIDUAL, "--base_model_path", base, "--epochs", "0"))
-    found = ran.load("checkpoint")
-    assert len(found["kept"]) == 9
-    for name, kept in found["kept"].items():
+    checkpoint = ran.load("checkpoint")
+    assert len(checkpoint["kept"]) == 9
+    for name, kept in checkpoint["kept"].items():
         scores = dense[f"{name}.weight"].abs().mean((1, 2, 3))
         assert scores[kept].min() > scores[~kept].max()
-        stayed = dense[f"{name}.weight"][kept]
-        assert found["model"][f"{name}.weight"].shape[0] == len(stayed)
+        assert checkpoint["model"][f"{name}.weight"].shape[0] == kept.sum()
 
 
-def test_single_weights_that_are_pruned_stay_zero(base, sets, tmp_path):
+def test_pruned_single_weights_stay_zero(base, sets, tmp_path):
     words = command(sets, "GReg-1", "resnet20", "[0.5,0.5,0.5,0.5,0.5]", "--wg", "weight", "--base_model_path", base)
     ran = run_program(tmp_path, *words)
-    found = ran.load("checkpoint")
-    assert found["kept"] == {}
-    assert len(found["masks"]) == 20
-    for name, mask in found["masks"].items():
-        weight = found["model"][f"{name}.weight"]
+    checkpoint = ran.load("checkpoint")
+    assert checkpoint["kept"] == {}
+    assert len(checkpoint["masks"]) == 20
+    for name, mask in checkpoint["masks"].items():
+        weight = checkpoint["model"][f"{name}.weight"]
         assert weight.shape == mask.shape
         assert weight[~mask].eq(0).all()
         assert mask.sum() == weight.numel() // 2
@@ -388,21 +388,22 @@ def test_single_weights_that_are_pruned_stay_zero(base, sets, tmp_path):
     assert ran.report["speedup"] == 1
 
 
-def test_a_single_branch_net_with_batch_norm_goes_all_the_way(sets, tmp_path):
+def test_a_single_branch_network_with_batch_norm_is_pruned(sets, tmp_path):
     ran = run_program(tmp_path, *command(sets, "GReg-2", "vgg11", "[1-6:0.7]", "--epochs", "0"))
     assert ran.code == 0
     assert ran.report["iterations"] == PRUNE_STEPS["GReg-2"]
     assert load_pruned(ran.weights("pruned_model")).features[4].out_channels == 128 - 90
 
 
-def test_channels_are_cut_too(base, sets, tmp_path):
+def test_channels_are_pruned(base, sets, tmp_path):
     ran = run_program(tmp_path, *command(sets, "L1", *RESIDUAL, "--wg", "channel", "--base_model_path", base))
-    found = ran.load("checkpoint")
-    assert set(found["kept"]) == {f"layer{s}.{b}.conv2" for s in (1, 2, 3) for b in range(3)}
-    assert all(found["model"][f"{name}.weight"].shape[1] == kept.sum() for name, kept in found["kept"].items())
+    checkpoint = ran.load("checkpoint")
+    weights, kept_channels = checkpoint["model"], checkpoint["kept"]
+    assert set(kept_channels) == {f"layer{s}.{b}.conv2" for s in (1, 2, 3) for b in range(3)}
+    assert all(weights[f"{name}.weight"].shape[1] == kept.sum() for name, kept in kept_channels.items())
 
 
-def test_folders_of_images_go_all_the_way(tmp_path):
+def test_an_image_folder_is_trained_on(tmp_path):
     folder = write_image_folder(tmp_path / "pets", train=2, val=1)
     words = ("--arch", "resnet18", "--dataset", "folder", "--data_path", folder, "--epochs", "1", "--batch_size", "4")
     ran = run_program(tmp_path / "cwd", "--lr_ft", "0:0.01", *words, "--workers", "0", "--seed", "0")
@@ -410,7 +411,7 @@ def test_folders_of_images_go_all_the_way(tmp_path):
     assert (ran.report["data_name"], ran.report["iterations"]) == ("pets", {"finetune": 1})
 
 
-def test_no_epoch_of_fine_tuning_leaves_the_cut_network(sets, tmp_path):
+def test_without_fine_tuning_the_cut_network_is_saved(sets, tmp_path):
     ran = run_program(tmp_path, *command(sets, "L1", *RESIDUAL, "--epochs", "0"))
     assert (ran.report["acc1_best"], ran.report["best_epoch"], ran.report["acc1_last"]) == (None, None, None)
     best, pruned = ran.load("checkpoint_best")["model"], ran.load("pruned_model")["model"]
@@ -418,10 +419,10 @@ def test_no_epoch_of_fine_tuning_leaves_the_cut_network(sets, tmp_path):
     assert all(torch.equal(best[key], pruned[key]) for key in best.keys() | pruned.keys())
 
 
-# names and words
+# names, log and notices
 
 
-def test_the_name_of_the_project_and_of_the_server_name_the_directory(sets, tmp_path, monkeypatch):
+def test_project_name_and_server_name_the_run_directory(sets, tmp_path, monkeypatch):
     monkeypatch.setenv("SERVER", "7")
     words = command(sets, "none", "lenet5", "", "--epochs", "0", "--project", "scratch__lenet5", "--note", "why not")
     ran = run_program(tmp_path, *words)
@@ -429,25 +430,25 @@ def test_the_name_of_the_project_and_of_the_server_name_the_directory(sets, tmp_
     assert "why not" in ran.log
 
 
-def test_debug_runs_go_elsewhere(sets, tmp_path):
+def test_debug_runs_are_in_debug_dir(sets, tmp_path):
     run_program(tmp_path, *command(sets, "none", "lenet5", "", "--epochs", "0", "--debug"))
     assert [file.name for file in tmp_path.iterdir()] == ["Debug_Dir"]
 
 
-def test_two_runs_of_one_name_at_once_have_directories_of_their_own(sets, tmp_path):
+def test_two_runs_of_one_name_have_separate_directories(sets, tmp_path):
     for _ in range(2):
         run_program(tmp_path, *command(sets, "none", "lenet5", "", "--epochs", "0"))
     assert len(list((tmp_path / "Experiments").iterdir())) == 2
 
 
-def test_every_line_of_the_log_is_on_the_screen_only_when_asked_for(sets, tmp_path):
+def test_screen_print_shows_every_line_of_the_log(sets, tmp_path):
     words = command(sets, "none", "lenet5", "", "--epochs", "0")
     quiet, loud = (run_program(tmp_path / name, *words, *more) for name, more in (("a", []), ("b", ["--screen"])))
-    assert "every setting is in params.yaml" not in quiet.out
-    assert "every setting is in params.yaml" in loud.out
+    assert "all settings are in params.yaml" not in quiet.out
+    assert "all settings are in params.yaml" in loud.out
 
 
-def test_plain_lines_of_progress_have_rate_and_remaining_time(sets, tmp_path):
+def test_progress_lines_have_rate_and_remaining_time(sets, tmp_path):
     ran = run_program(tmp_path, *command(sets, "none", "lenet5", "", "-p", "1"))
     lines = [line for line in ran.out.splitlines() if line.startswith("train  step")]
     assert len(lines) == 3
@@ -462,14 +463,14 @@ def test_a_flag_without_effect_gets_a_notice(sets, tmp_path):
     assert "--lr_prune" in line
 
 
-def test_a_run_that_diverges_ends_with_one_line_and_exit_code_1(sets, tmp_path):
+def test_non_finite_loss_gives_one_line_and_exit_code_1(sets, tmp_path):
     words = command(sets, "none", "resnet20", "", "--lr_ft", "0:1e30", "-p", "1", "--epochs", "5")
     ran = run_program(tmp_path, *words)
     assert ran.code == 1
     assert ran.err.splitlines()[-1].startswith("main.py: error: loss is not finite at step ")
 
 
-def test_a_prune_phase_that_diverges_between_two_lines_of_progress_ends_the_same_way(sets, tmp_path):
+def test_non_finite_loss_between_progress_lines_stops_the_prune_phase(sets, tmp_path):
     words = command(sets, "GReg-1", *SINGLE_BRANCH, "--lr_prune", "1e30", "--print_interval", "1000")
     ran = run_program(tmp_path, *words)
     assert ran.code == 1
@@ -505,7 +506,7 @@ def test_a_plan_of_an_imagenet_run_has_the_published_speedup(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_plan_in_json_is_alone_on_stdout_and_notices_are_on_stderr(tmp_path):
+def test_a_json_plan_is_on_stdout_and_notices_are_on_stderr(tmp_path):
     words = ("--dataset", "digits", "--arch", "resnet20", "--method", "L1", "--stage_pr", "[0,0.5,0.5,0.5,0]")
     ran = run_program(tmp_path, *words, "--lr_prune", "1", "--plan=json")
     plan = json.loads(ran.out)
@@ -513,7 +514,7 @@ def test_a_plan_in_json_is_alone_on_stdout_and_notices_are_on_stderr(tmp_path):
     assert "notice" in ran.err
 
 
-def test_a_plan_says_what_would_stop_the_run(tmp_path):
+def test_a_plan_notes_errors_that_would_stop_the_run(tmp_path):
     words = ("--dataset", "digits", "--arch", "resnet20", "--method", "L1", "--stage_pr", "[0,0.5,0.5,0.5,0]", "--plan")
     assert "--allow_untrained" in run_program(tmp_path, *words).out
     assert "no file nowhere.pth" in run_program(tmp_path, *words, "--base_model_path", "nowhere.pth").out
@@ -528,10 +529,10 @@ def test_a_plan_for_an_npz_set_reads_no_images(sets, tmp_path, monkeypatch):
     assert set(read) == {"labels"}
 
 
-# guards
+# validation, precision, latency
 
 
-def test_images_can_be_held_out_for_choosing_the_best_epoch(sets, tmp_path):
+def test_held_out_images_choose_the_best_epoch(sets, tmp_path):
     words = command(sets, "none", "lenet5", "", "--val_fraction", "0.25", "--epochs", "3")
     ran = run_program(tmp_path, *words)
     report, saved = ran.report, ran.load("checkpoint")["record"]
@@ -544,7 +545,7 @@ def test_images_can_be_held_out_for_choosing_the_best_epoch(sets, tmp_path):
     assert "held out" in ran.log
 
 
-def test_a_part_of_the_training_images_is_enough(sets, tmp_path):
+def test_train_images_limits_the_training_set(sets, tmp_path):
     words = command(sets, "none", "lenet5", "", "--train_images", "20", "--val_fraction", "0.25", "--batch_size", "5")
     plan = json.loads(run_program(tmp_path, *words, "--plan=json").out)
     ran = run_program(tmp_path, *words)
@@ -553,7 +554,7 @@ def test_a_part_of_the_training_images_is_enough(sets, tmp_path):
     assert ran.load("checkpoint")["record"]["images"] == (15, 24)
 
 
-def test_speed_is_decided_once_and_written_down(sets, tmp_path, monkeypatch):
+def test_precision_is_resolved_once_and_stored(sets, tmp_path, monkeypatch):
     monkeypatch.setattr(precision, "has_bf16_arithmetic", lambda: True)
     ran = run_program(tmp_path, *command(sets, "L1", *RESIDUAL, "--save_interval", "1"))
     assert (ran.report["amp"], ran.report["channels_last"]) == ("bf16", True)
@@ -561,7 +562,7 @@ def test_speed_is_decided_once_and_written_down(sets, tmp_path, monkeypatch):
     first = ran.load("pruned_model")["model"]["layer1.0.conv1.weight"]
     assert first.is_contiguous(memory_format=torch.channels_last)
     assert first.dtype == torch.float32
-    monkeypatch.setattr(precision, "has_bf16_arithmetic", lambda: False)  # gone on with on another machine
+    monkeypatch.setattr(precision, "has_bf16_arithmetic", lambda: False)  # resumed on another machine
     again = run_program(tmp_path, "--resume_path", ran.run_dir, "--epochs", "2")
     assert again.report["amp"] == "bf16"
     refused = run_program(tmp_path, "--resume_path", ran.run_dir, "--epochs", "3", "--amp", "none")
@@ -571,10 +572,10 @@ def test_speed_is_decided_once_and_written_down(sets, tmp_path, monkeypatch):
 @pytest.mark.parametrize(("arch", "fast"), [("resnet20", True), ("vgg11", True), ("lenet5", False)])
 def test_small_networks_compute_in_float32(arch, fast, monkeypatch):
     monkeypatch.setattr(precision, "has_bf16_arithmetic", lambda: True)
-    decided = precision.resolve_auto(parse(["--dataset", "digits", "--arch", arch])[0], torch.device("cpu"))
-    assert (decided.amp, decided.channels_last) == (("bf16", "true") if fast else ("none", "false"))
-    asked = parse(["--dataset", "digits", "--arch", arch, "--amp", "none", "--no-channels_last"])[0]
-    assert precision.resolve_auto(asked, torch.device("cpu")) == replace(asked, cuda_graph="off")
+    resolved = precision.resolve_auto(parse(["--dataset", "digits", "--arch", arch])[0], torch.device("cpu"))
+    assert (resolved.amp, resolved.channels_last) == (("bf16", "true") if fast else ("none", "false"))
+    explicit = parse(["--dataset", "digits", "--arch", arch, "--amp", "none", "--no-channels_last"])[0]
+    assert precision.resolve_auto(explicit, torch.device("cpu")) == replace(explicit, cuda_graph="off")
 
 
 @pytest.mark.parametrize(("size", "amp"), [(16, "none"), (32, "bf16"), (224, "bf16")])
@@ -585,7 +586,7 @@ def test_large_networks_on_tiny_images_compute_in_float32(size, amp, monkeypatch
     assert precision.resolve_auto(options, torch.device("cpu"), size).amp == amp
 
 
-def test_latency_is_measured_where_asked_for(sets, tmp_path, monkeypatch):
+def test_report_latency_measures_latency(sets, tmp_path, monkeypatch):
     monkeypatch.setattr(latency, "SECONDS", 0.0)
     ran = run_program(tmp_path, *command(sets, "L1", *RESIDUAL, "--report_latency"))
     assert set(ran.report["latency"]) == {"dense", "cut"}
@@ -594,22 +595,22 @@ def test_latency_is_measured_where_asked_for(sets, tmp_path, monkeypatch):
     assert "measured, batch 128" in ran.out
 
 
-def test_accuracies_are_in_a_table_of_their_own(ran):
+def test_accuracies_are_in_accuracy_csv(ran):
     rows = list(csv.DictReader((ran.run_dir / "log" / "accuracy.csv").read_text().splitlines()))
     (epoch,) = (row for row in rows if row["phase"] == "finetune")
     assert float(epoch["test_acc1"]) == ran.report["acc1_last"]
     assert 0 <= float(epoch["train_acc1"]) <= 100
     cut = {row["phase"]: float(row["test_acc1"]) for row in rows if row["phase"].endswith("the cut")}
-    around = {f"{station} the cut": ran.report[f"acc1_{station}_cut"] for station in ("before", "after")}
-    assert cut == {phase: acc1 for phase, acc1 in around.items() if acc1 is not None}
+    reported = {f"{side} the cut": ran.report[f"acc1_{side}_cut"] for side in ("before", "after")}
+    assert cut == {phase: acc1 for phase, acc1 in reported.items() if acc1 is not None}
 
 
 @pytest.mark.parametrize("kind", ["filter", "channel", "weight"])
-def test_a_cut_that_goes_wrong_is_noticed_and_nothing_is_saved_of_it(kind, sets, tmp_path, monkeypatch):
+def test_a_wrong_cut_is_an_error_and_is_not_saved(kind, sets, tmp_path, monkeypatch):
     right = cut.cut
 
     def wrong(model, kept, kind, example):
-        """Takes one group too many, or another."""
+        """Cut other groups of the first layer."""
         name, mask = next(iter(kept.items()))
         return right(model, kept | {name: mask.roll(1)}, kind, example)
 
@@ -620,7 +621,7 @@ def test_a_cut_that_goes_wrong_is_noticed_and_nothing_is_saved_of_it(kind, sets,
     assert not list((ran.run_dir / "weights").iterdir())
 
 
-# wrong commands; those that need no run before them are in test_wrong_commands.py
+# wrong commands that need an earlier run; others are in test_wrong_commands.py
 
 DIGITS = "--dataset digits --arch resnet20"
 PRUNE = f"{DIGITS} --method L1 --stage_pr [0,0.5,0.5,0.5,0]"
@@ -638,42 +639,42 @@ def assert_refused(ran, culprit, files=()):
 @pytest.mark.parametrize(
     ("content", "culprit"), [("epoch: 3", "'epoch'"), ("epochs: x", "--epochs"), ("[1", "settings.yaml")]
 )
-def test_wrong_settings_end_the_program(content, culprit, tmp_path):
+def test_wrong_settings_are_refused(content, culprit, tmp_path):
     (tmp_path / "settings.yaml").write_text(content)
     assert_refused(run_program(tmp_path, *DIGITS.split(), "--config", "settings.yaml"), culprit, ["settings.yaml"])
 
 
-def test_a_base_of_another_network_ends_the_program(base, tmp_path, sets):
+def test_a_base_of_another_network_is_refused(base, tmp_path, sets):
     words = [*command(sets, "L1", "vgg11", "[1-3:0.5]"), "--base_model_path", base]
     assert_refused(run_program(tmp_path, *words), str(base))
 
 
-def test_a_base_for_other_images_ends_the_program(base, tmp_path):
+def test_a_base_for_other_images_is_refused(base, tmp_path):
     assert_refused(run_program(tmp_path, *PRUNE.split(), "--base_model_path", base), str(base))
 
 
-def test_a_base_whose_single_weights_are_masked_ends_the_program(sets, tmp_path):
-    """Filters and channels that are gone are no matter: tests/checkpoint/test_resume.py prunes such networks again."""
+def test_a_base_with_masked_weights_is_refused(sets, tmp_path):
+    """A base with pruned filters or channels is allowed: see tests/checkpoint/test_resume.py."""
     masked = run_program(tmp_path / "masked", *command(sets, "L1", *RESIDUAL, "--wg", "weight", "--epochs", "0"))
     words = command(sets, "L1", *RESIDUAL, "--base_model_path", masked.weights("checkpoint_best"))
     assert_refused(run_program(tmp_path / "again", *words), "already pruned")
 
 
-def test_training_alone_does_not_start_from_a_pruned_network(runs, sets, tmp_path):
+def test_plain_training_from_a_pruned_base_is_refused(runs, sets, tmp_path):
     pruned = runs("L1", RESIDUAL).weights("checkpoint_best")
     assert_refused(
         run_program(tmp_path, *command(sets, "none", RESIDUAL[0], "", "--base_model_path", pruned)), "pruned"
     )
 
 
-def test_evaluating_a_pruned_network_on_other_images_ends_the_program(runs, tmp_path):
+def test_evaluating_a_pruned_network_on_other_images_is_refused(runs, tmp_path):
     pruned = runs("L1", RESIDUAL).weights("pruned_model")
-    folder = write_npz_set(tmp_path / "colour", channels=3)
+    folder = write_npz_set(tmp_path / "color", channels=3)
     words = ("--arch", "resnet20", "--dataset", "npz", "--data_path", folder, "-e", "--base_model_path", pruned)
-    assert_refused(run_program(tmp_path, *words), "pruned_model.pth", ["colour"])
+    assert_refused(run_program(tmp_path, *words), "pruned_model.pth", ["color"])
 
 
-def test_evaluating_as_another_network_ends_the_program(runs, sets, tmp_path):
+def test_evaluating_as_another_network_is_refused(runs, sets, tmp_path):
     pruned = runs("L1", RESIDUAL).weights("pruned_model")
     words = (
         "--arch",
@@ -690,7 +691,7 @@ def test_evaluating_as_another_network_ends_the_program(runs, sets, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["labels", "pixels", "file"])
-def test_a_bad_npz_folder_ends_the_program(damage, tmp_path):
+def test_a_bad_npz_folder_is_refused(damage, tmp_path):
     folder = write_npz_set(tmp_path / "bad")
     if damage == "labels":
         with np.load(folder / "train.npz") as arrays:
@@ -704,21 +705,21 @@ def test_a_bad_npz_folder_ends_the_program(damage, tmp_path):
     assert_refused(ran, str(folder / "train.npz"), ["bad"])
 
 
-def test_plain_training_does_not_look_at_a_speedup_it_calls_without_effect(sets, tmp_path):
+def test_plain_training_ignores_expect_speedup_with_a_notice(sets, tmp_path):
     ran = run_program(tmp_path, *command(sets, "none", "lenet5", "", "--expect_speedup", "2"), "--plan")
     assert "no effect" in ran.err
     assert "--expect_speedup" in ran.err
     assert ran.code == 0
 
 
-def test_help_is_printed_and_ends_well(tmp_path, capsys):
+def test_help_is_printed_with_exit_code_0(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main.main(["--help"])
     assert stop.value.code == 0
     assert "--stage_pr" in capsys.readouterr().out
 
 
-# a process of its own
+# subprocesses
 
 
 def test_the_program_runs_from_any_directory_without_a_warning(tmp_path):
@@ -736,7 +737,7 @@ def test_the_program_runs_from_any_directory_without_a_warning(tmp_path):
     assert report["data_name"] == "digits"
 
 
-def test_greg_with_nothing_to_prune_takes_the_steps_of_its_plan(sets, tmp_path):
+def test_greg_with_nothing_to_prune_makes_the_steps_of_its_plan(sets, tmp_path):
     words = command(sets, "GReg-2", "lenet5", "[0-4:0]", "--epochs", "0")
     plan = json.loads(run_program(tmp_path / "plan", *words, "--plan=json").out)
     assert (plan["picked_at"], plan["stabilise_from"]) == (None, 0)
@@ -750,22 +751,22 @@ def test_a_project_name_that_is_a_path_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ("--arch vit_b_16 --dataset cifar10", "cannot take images of 32 px"),
         ("--arch resnet20 --dataset digits --not_use_bn", "without batch-norm"),
     ],
 )
-def test_a_network_that_cannot_be_is_refused(words, said, tmp_path):
-    assert_refused(run_program(tmp_path, *words.split(), "--plan"), said)
+def test_an_impossible_network_is_refused(words, message, tmp_path):
+    assert_refused(run_program(tmp_path, *words.split(), "--plan"), message)
 
 
-def test_a_network_without_addresses_is_planned_for_training_whatever_the_kind(tmp_path):
+def test_plain_training_of_a_network_without_addresses_is_planned_for_any_kind(tmp_path):
     words = ("--arch", "mobilenet_v2", "--dataset", "imagenet", "--method", "none", "--wg", "weight", "--plan=json")
     assert json.loads(run_program(tmp_path, *words).out)["sparsity"] == 0
 
 
-def test_an_image_that_cannot_be_read_is_named_before_a_run_has_begun(image_folder, tmp_path):
+def test_an_unreadable_image_is_named_before_the_run_starts(image_folder, tmp_path):
     broken = sorted((image_folder / "train" / "cat").iterdir())[0]
     broken.write_bytes(b"no image")
     for workers in (0, 1):
@@ -778,26 +779,26 @@ def test_an_image_that_cannot_be_read_is_named_before_a_run_has_begun(image_fold
 
 
 @pytest.mark.parametrize(
-    ("words", "idle"),
+    ("words", "flag"),
     [
         ("--method L1 --lr 0.5", "--lr"),
         ("--method L1 --save_order_log", "--save_order_log"),
         ("--method GReg-1 --ft_in_oracle_pruning", "--ft_in_oracle_pruning"),
     ],
 )
-def test_what_has_no_effect_is_said(words, idle, tmp_path):
+def test_flags_without_effect_are_named(words, flag, tmp_path):
     common = ("--dataset", "digits", "--arch", "resnet20", "--stage_pr", "[0,0,0,0,0]", "--plan")
-    assert run_program(tmp_path, *common, *words.split()).err.rstrip().endswith(idle)
+    assert run_program(tmp_path, *common, *words.split()).err.rstrip().endswith(flag)
 
 
-# how long a run takes
+# length of a run
 
 
 GREG_1 = ("--method", "GReg-1", "--stage_pr", "[0,0.5,0.5,0.5,0]")
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "length"),
     [
         # 1,437 digits in batches of 64: 23 steps an epoch; 256: 6
         (GREG_1, "90,001 steps = 3,913 epochs of your 1,437 images, then fine-tuning 540 steps = 90 epochs"),
@@ -813,15 +814,15 @@ GREG_1 = ("--method", "GReg-1", "--stage_pr", "[0,0.5,0.5,0.5,0]")
         (("--method", "L1", "--stage_pr", "[0,0,0,0,0]"), "training 540 steps = 90 epochs of your 1,437 images"),
     ],
 )  # fmt: skip
-def test_a_plan_says_its_length_in_epochs(words, said, tmp_path):
+def test_a_plan_has_its_length_in_epochs(words, length, tmp_path):
     ran = run_program(tmp_path, "--dataset", "digits", "--arch", "resnet20", *words, "--plan")
-    assert ran.out.splitlines()[0].endswith(said) or f"{said}, then" in ran.out.splitlines()[0]
+    assert ran.out.splitlines()[0].endswith(length) or f"{length}, then" in ran.out.splitlines()[0]
     plan = json.loads(run_program(tmp_path, "--dataset", "digits", "--arch", "resnet20", *words, "--plan=json").out)
-    assert f"{plan['train_images']:,} images" in said
+    assert f"{plan['train_images']:,} images" in length
     assert plan["epochs"]["prune"] == plan["iterations"]["prune"] / -(-plan["train_images"] // 64)
 
 
-def test_a_plan_of_a_set_whose_size_is_not_known_says_its_length_in_steps(tmp_path):
+def test_a_plan_of_a_set_of_unknown_size_has_its_length_in_steps(tmp_path):
     words = ["--dataset", "imagenet_subset_200", "--method", "GReg-1", "--stage_pr", "[0,0,0.5,0,0,0]"]
     ran = run_program(tmp_path, *words, "--plan")
     assert ran.out.splitlines()[0] == "Plan: prune phase 90,001 steps, then fine-tuning 90 epochs"
@@ -834,21 +835,21 @@ def test_a_plan_of_a_set_whose_size_is_not_known_says_its_length_in_steps(tmp_pa
         (GREG_1, "--prune_steps 690 makes it 30 epochs"),
         ((*GREG_1, "--train_images", 64), "--prune_steps 600 makes it 600 epochs"),
         ((*GREG_1, "--stabilize", 100, "--reg_granularity_prune", 0.1), None),
-        ((*GREG_1, "--prune_steps", 50_000), None),  # whoever types it knows it
+        ((*GREG_1, "--prune_steps", 50_000), None),  # given explicitly
         (("--method", "GReg-1", "--stage_pr", "[0,0,0,0,0]"), None),
         (("--method", "L1", *GREG_1[2:]), None),
         ((), None),
     ],
 )
-@pytest.mark.parametrize("form", ["text", "json"])
-def test_a_prune_phase_of_over_300_epochs_is_pointed_out_with_the_way_to_shorten_it(words, suggested, form, tmp_path):
-    ran = run_program(tmp_path, "--dataset", "digits", "--arch", "resnet20", *words, f"--plan={form}")
+@pytest.mark.parametrize("plan_format", ["text", "json"])
+def test_a_prune_phase_of_over_300_epochs_gives_a_notice(words, suggested, plan_format, tmp_path):
+    ran = run_program(tmp_path, "--dataset", "digits", "--arch", "resnet20", *words, f"--plan={plan_format}")
     lines = [line for line in ran.err.splitlines() if "--prune_steps" in line]
     assert len(lines) == bool(suggested)
     assert not suggested or (lines[0].startswith("notice: ") and suggested in lines[0])
 
 
-def test_a_length_that_other_flags_change_is_pointed_out(tmp_path):
+def test_a_length_changed_by_other_flags_gives_a_notice(tmp_path):
     words = ("--dataset", "digits", "--arch", "resnet20", *GREG_1, "--prune_steps", 1000, "--plan=json")
     ran = run_program(tmp_path, *words, "--update_reg_interval", 10, "--stabilize", 100)
     assert json.loads(ran.out)["iterations"]["prune"] == 991
@@ -856,7 +857,7 @@ def test_a_length_that_other_flags_change_is_pointed_out(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["GReg-1", "GReg-2"])
-def test_a_run_of_so_many_steps_makes_them_says_so_first_and_is_resumed(method, sets, tmp_path):
+def test_a_run_with_prune_steps_prints_its_length_first_and_is_resumed(method, sets, tmp_path):
     words = [
         *("--method", method, "--arch", "lenet5", "--dataset", "npz", "--data_path", sets["lenet5"], "--seed", 3),
         *("--stage_pr", "[1-3:0.5]", "--allow_untrained", "--epochs", 1, "--batch_size", 16, "--batch_size_prune", 8),
@@ -879,7 +880,7 @@ def test_a_run_of_so_many_steps_makes_them_says_so_first_and_is_resumed(method, 
 
 
 @pytest.mark.parametrize("words", [("none",), ("L1", "lenet5", "[0-4:0]")])
-def test_plain_training_is_called_training_and_shows_nothing_of_pruning(words, sets, tmp_path, monkeypatch):
+def test_output_of_plain_training_does_not_mention_pruning(words, sets, tmp_path, monkeypatch):
     monkeypatch.setattr(latency, "SECONDS", 0.0)
     words = command(sets, words[0], "lenet5", *words[2:], "--report_latency")
     ran, plan = run_program(tmp_path, *words), run_program(tmp_path, *words, "--plan")
@@ -889,10 +890,10 @@ def test_plain_training_is_called_training_and_shows_nothing_of_pruning(words, s
             assert word not in text.replace(str(tmp_path), ""), word
     assert "train  step 1/3" in ran.out
     assert "params 61,366" in ran.out
-    assert (ran.report["speedup"], ran.report["compression"]) == (1, 1)  # the keys stay
+    assert (ran.report["speedup"], ran.report["compression"]) == (1, 1)  # the keys remain
 
 
-def test_a_pruned_network_that_is_tuned_alone_is_fine_tuned(runs, sets, tmp_path):
+def test_directly_ft_weights_fine_tunes_a_pruned_network(runs, sets, tmp_path):
     pruned = runs("L1", SINGLE_BRANCH).weights("pruned_model")
     words = command(sets, "none", "lenet5", "", "--directly_ft_weights", pruned)
     ran = run_program(tmp_path, *words)
@@ -909,7 +910,7 @@ def test_a_learning_rate_schedule_without_blanks_is_read_from_a_file(tmp_path):
 
 
 @pytest.mark.slow
-def test_compiled_training_comes_to_what_eager_training_does(sets, tmp_path):
+def test_compiled_training_gives_the_weights_of_eager_training(sets, tmp_path):
     words = command(sets, "GReg-1", *SINGLE_BRANCH, "--amp", "none", "--no-channels_last")
     eager = run_program(tmp_path / "eager", *words)
     compiled = run_program(tmp_path / "compiled", *words, "--compile")

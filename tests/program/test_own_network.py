@@ -1,4 +1,4 @@
-"""A network of the user's own, FILE.py:FUNCTION, and one of timm: plan, run, resume, evaluate, load."""
+"""A user's network (FILE.py:FUNCTION) and one of timm: plan, run, resume, evaluate, load."""
 
 import importlib.util
 
@@ -28,7 +28,7 @@ needs_timm = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason
 
 @pytest.fixture
 def own(tmp_path):
-    """A folder with the file of a network, its helper, and images; and the words of a run."""
+    """Write a network file, its helper and images; return the folder and the words of a run."""
     (tmp_path / "nets.py").write_text(NETWORK)
     (tmp_path / "helper_of_the_network.py").write_text("")
     images = write_npz_set(tmp_path / "images", size=16)
@@ -40,7 +40,7 @@ def own(tmp_path):
     ]  # fmt: skip
 
 
-def test_a_network_of_ones_own_is_pruned_evaluated_resumed_and_loaded(own, monkeypatch):
+def test_a_user_network_is_pruned_evaluated_resumed_and_loaded(own, monkeypatch):
     folder, words = own
     ran = run_program(folder, *words)
     assert ran.code == 0, ran.err
@@ -98,7 +98,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("words", "says"), WRONG.values(), ids=WRONG)
-def test_a_wrong_network_is_answered_in_one_line(own, words, says):
+def test_a_wrong_network_is_refused_in_one_line(own, words, says):
     folder, given = own
     arch, *more = words.split()
     given[given.index("--arch") + 1] = arch
@@ -124,7 +124,7 @@ def test_a_network_of_timm_has_its_own_size_mean_and_std(tmp_path):
     assert load_pruned(ran.weights("pruned_model"))(torch.zeros(1, 3, 256, 256)).shape == (1, 2)
 
 
-def test_timm_that_is_not_installed_or_has_no_such_network_is_named(tmp_path):
+def test_missing_timm_and_unknown_timm_networks_are_refused(tmp_path):
     ran = run_program(
         tmp_path, "--dataset", "imagenet", "--arch", "timm/resnet18_of_mine", "--method", "none", "--plan"
     )
