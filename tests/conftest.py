@@ -6,10 +6,10 @@ from hypothesis import settings
 from data import Data, DataSpec
 from data.in_memory import ArraySplit
 
-# The same examples each time, however slow the machine: a failure can be repeated, and no file is left behind.
+# Deterministic examples without deadline and database.
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
 settings.load_profile("repeatable")
-torch.set_num_threads(1)  # what nets as tiny as these are fastest on
+torch.set_num_threads(1)  # fastest for small networks
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def image_folder(tmp_path):
 
 @pytest.fixture
 def make_data():
-    """Data held as arrays: `train` and `test` are (images uint8, labels)."""
+    """Return a function that makes Data from arrays; `train` and `test` are (images uint8, labels)."""
 
     def make(train, test=None, seed=0, *, classes=10, pad=0, flip=False, mean=0.5, std=0.25) -> Data:
         channels, size = train[0].shape[1:3]
@@ -37,7 +37,7 @@ def make_data():
 
 @pytest.fixture
 def random_images():
-    """(n, channels, size, size) uint8 and their labels; label i is image i unless `classes` are given."""
+    """Return a function that makes images (n, channels, size, size) uint8 and labels: i % classes, or i."""
 
     def make(n: int, channels: int = 1, size: int = 8, classes: int | None = None):
         generator = torch.Generator().manual_seed(n)

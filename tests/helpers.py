@@ -1,4 +1,4 @@
-"""What several test files need: tiny sets of images on disk, and the program run as from a command line."""
+"""Shared helpers: small sets of images on disk, and runs of the command line."""
 
 import contextlib
 import io
@@ -17,8 +17,8 @@ from pruner import PRUNERS
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 
-# A prune phase of a few steps: GReg-1 makes 3 updates and 2 steps more, GReg-2 2 to pick, 2 to push, 2 more; FixReg
-# takes as many as GReg-1.
+# A short prune phase: GReg-1 makes 3 updates and 2 steps of stabilization; GReg-2 makes 2 updates before selection, 2
+# after it and 2 steps of stabilization; FixReg makes as many steps as GReg-1.
 SHORT_GREG = (
     *("--update_reg_interval", "1", "--stabilize_reg_interval", "2", "--reg_granularity_prune", "0.5"),
     *("--reg_granularity_pick", "0.005", "--batch_size_prune", "8", "--print_interval", "1"),
@@ -33,13 +33,13 @@ PRUNE_STEPS = {
 
 
 def short_phase(method: str) -> tuple[str, ...]:
-    """``SHORT_GREG`` for the methods that have a prune phase."""
+    """Return ``SHORT_GREG`` for methods with a prune phase."""
     return SHORT_GREG if PRUNERS[method].has_prune_phase else ()
 
 
 def one_line_refusal(call, *args) -> str:
-    """What the ValueError of ``call(*args)`` says, which is one line."""
-    with pytest.raises(ValueError) as caught:  # noqa: PT011 - callers look at what it says
+    """Return the one-line message of the ValueError raised by ``call(*args)``."""
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - callers check the message
         call(*args)
     (line,) = str(caught.value).splitlines()
     return line
@@ -47,7 +47,7 @@ def one_line_refusal(call, *args) -> str:
 
 @dataclass
 class Ran:
-    """One call of the program: what it returned, printed and wrote."""
+    """Exit code, output and files of one call of the program."""
 
     code: int
     out: str
@@ -56,8 +56,8 @@ class Ran:
 
     @property
     def run_dir(self) -> Path:
-        (found,) = (self.cwd / "Experiments").iterdir()
-        return found
+        (path,) = (self.cwd / "Experiments").iterdir()
+        return path
 
     @property
     def report(self) -> dict:
@@ -75,7 +75,7 @@ class Ran:
 
 
 def run_program(cwd: Path, *words: object) -> Ran:
-    """``python main.py WORDS…`` in `cwd`, without the price of a new process."""
+    """Run ``python main.py WORDS…`` in `cwd`, in this process."""
     cwd.mkdir(parents=True, exist_ok=True)
     out, err = io.StringIO(), io.StringIO()
     with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -86,7 +86,7 @@ def run_program(cwd: Path, *words: object) -> Ran:
 def write_npz_set(
     folder: Path, train: int = 40, test: int = 24, size: int = 16, channels: int = 1, classes: int = 6
 ) -> Path:
-    """Noise, brighter from class to class."""
+    """Write train.npz and test.npz of noise whose brightness grows with the class."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     for name, n in (("train", train), ("test", test)):
@@ -97,7 +97,7 @@ def write_npz_set(
 
 
 def write_jpegs(folder: Path, n: int, size: int, seed: int = 0) -> list[Path]:
-    """Files img0.JPEG, img1.JPEG, …, each of one colour of its own, with a gradient that a flip would turn."""
+    """Write img0.JPEG, img1.JPEG, …, each of its own color, with a horizontal gradient that shows flips."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     files = []
@@ -110,7 +110,7 @@ def write_jpegs(folder: Path, n: int, size: int, seed: int = 0) -> list[Path]:
 
 
 def write_image_folder(root: Path, classes: tuple[str, ...] = ("cat", "dog"), train: int = 3, val: int = 2) -> Path:
-    """``train/`` and ``val/`` with a folder of JPEG files per class."""
+    """Write ``train/`` and ``val/`` with a folder of JPEG files per class."""
     for i, name in enumerate(classes):
         write_jpegs(root / "train" / name, train, 240, seed=i)
         write_jpegs(root / "val" / name, val, 260, seed=10 + i)

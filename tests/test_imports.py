@@ -15,17 +15,17 @@ def name_of(file: Path) -> str:
 
 
 def imports_of(file: Path) -> set[str]:
-    """Full names of our own modules that `file` imports, ``from package import name`` as ``package.name``."""
+    """Return full names of our modules that `file` imports; ``from package import name`` as ``package.name``."""
     package = name_of(file) if file.name == "__init__.py" else name_of(file).rpartition(".")[0]
-    found = set()
+    names = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             module = ".".join([*above, *([node.module] if node.module else [])])
-            found |= {f"{module}.{alias.name}" for alias in node.names}
-    return {name for name in found if name.split(".")[0] in (*PACKAGES, "main")}
+            names |= {f"{module}.{alias.name}" for alias in node.names}
+    return {name for name in names if name.split(".")[0] in (*PACKAGES, "main")}
 
 
 # The rooms from the lowest to the highest: each imports itself, those named, and of utils those above it in this list.
@@ -38,7 +38,7 @@ def room_of(module: str) -> str:
     return rest[0] if first == "utils" and rest else first
 
 
-def test_the_reader_of_imports_sees_relative_and_absolute_ones():
+def test_imports_of_reads_relative_and_absolute_imports():
     assert {"pruner.greg.GReg1", "pruner.l1.L1"} <= imports_of(ROOT / "pruner" / "__init__.py")
     assert "utils.reporting.console.show" in imports_of(ROOT / "main.py")
 
@@ -70,7 +70,7 @@ def test_the_engine_knows_no_particular_pruner():
     assert not {name for file in files for name in imports_of(file) if name.startswith(particular)}
 
 
-def test_nobody_imports_the_program():
+def test_no_module_imports_main():
     assert not {name_of(file) for file in SOURCES for name in imports_of(file) if name.split(".")[0] == "main"}
 
 

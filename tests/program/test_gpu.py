@@ -1,4 +1,4 @@
-"""What needs a GPU: python -m pytest -m gpu. None was at hand when this was written; scripts/gpu_check.sh runs it."""
+"""Tests that need a GPU: python -m pytest -m gpu; scripts/gpu_check.sh runs them. Written without a GPU."""
 
 import pytest
 import torch
@@ -13,14 +13,14 @@ from utils.engine.train import train_step
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here"),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is available"),
 ]
 WORDS = """--dataset cifar10 --arch resnet20 --seed 0 --stage_pr [0,0.5,0.5,0.5,0] --update_reg_interval 3
     --reg_granularity_pick 0.002 --reg_granularity_prune 0.1 --stabilize_reg_interval 6"""
 
 
-class Growing:
-    """A network under a pruner on one device, with its data there."""
+class PruningRun:
+    """Network, pruner and data on one device."""
 
     def __init__(self, method: str, device: str):
         self.device = torch.device(device)
@@ -46,29 +46,29 @@ class Growing:
 
 
 @pytest.mark.parametrize("method", ["GReg-1", "GReg-2"])
-def test_no_steady_step_waits_for_the_device(method):
-    growing = Growing(method, "cuda")
-    growing.steps(0, 4)
+def test_steps_make_no_host_sync(method):
+    run = PruningRun(method, "cuda")
+    run.steps(0, 4)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        growing.steps(4, 10)  # two updates among them
+        run.steps(4, 10)  # with two updates
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("method", ["GReg-1", "GReg-2"])
-def test_penalties_picks_and_phase_are_those_of_the_cpu(method):
-    on_gpu, on_cpu = Growing(method, "cuda"), Growing(method, "cpu")
+def test_penalties_selections_and_status_equal_those_of_the_cpu(method):
+    on_gpu, on_cpu = PruningRun(method, "cuda"), PruningRun(method, "cpu")
     for step in range(200):
-        for growing in (on_gpu, on_cpu):
-            growing.steps(step, step + 1)
-        for ours, theirs in zip(on_gpu.pruner.layers, on_cpu.pruner.layers, strict=True):
-            assert ours.updates == theirs.updates
+        for run in (on_gpu, on_cpu):
+            run.steps(step, step + 1)
+        for gpu_layer, cpu_layer in zip(on_gpu.pruner.layers, on_cpu.pruner.layers, strict=True):
+            assert gpu_layer.updates == cpu_layer.updates
         if on_cpu.pruner.finished:
             break
     assert on_gpu.pruner.finished
     assert on_gpu.pruner.milestones == on_cpu.pruner.milestones
     for name, kept in on_cpu.pruner.kept().items():
         share = (on_gpu.pruner.kept()[name].cpu() == kept).float().mean()
-        assert share >= (1.0 if method == "GReg-1" else 0.9)  # scores that are near each other may change places
+        assert share >= (1.0 if method == "GReg-1" else 0.9)  # nearly equal scores may swap
