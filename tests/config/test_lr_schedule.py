@@ -60,7 +60,7 @@ def test_a_schedule_is_read_with_or_without_braces_and_blanks(text):
         ("{0:0.1", "{0:0.1"),
     ],
 )
-def test_what_cannot_be_read_is_named(text, culprit):
+def test_an_unreadable_schedule_is_named(text, culprit):
     assert culprit in one_line_refusal(parse_lr_schedule, text)
 
 
@@ -70,13 +70,13 @@ def test_a_schedule_written_out_is_read_back(rates):
     assert parse_lr_schedule(text) == rates
 
 
-def test_fine_tuning_has_the_imagenet_schedule_unless_told_otherwise():
+def test_fine_tuning_has_the_imagenet_schedule_by_default():
     assert learning_rates(options()) == {0: 0.01, 30: 0.001, 60: 0.0001, 75: 0.00001}
 
 
 @pytest.mark.parametrize("method", ["none", "L1", "GReg-2"])
 @pytest.mark.parametrize("arch", ["resnet56", "lenet5"])
-def test_a_typed_schedule_wins_over_every_default(method, arch):
+def test_a_given_schedule_overrides_every_default(method, arch):
     assert learning_rates(options(lr_ft="0:0.5,7:0.25", method=method, arch=arch)) == {0: 0.5, 7: 0.25}
 
 
@@ -100,29 +100,29 @@ def test_a_great_many_epochs_have_three_rates():
     }  # fmt: skip
 
 
-def test_plain_training_for_no_epoch_has_a_rate_all_the_same():
+def test_plain_training_for_no_epoch_has_a_rate():
     assert lr_at(learning_rates(options(method="none", epochs=0)), 0) == 0.1
 
 
 @pytest.mark.parametrize("arch", ["lenet5", "lenet5_mini"])
-def test_lenets_are_tuned_by_adam_with_the_default_schedule(arch):
+def test_lenets_are_fine_tuned_by_adam_with_the_default_schedule(arch):
     given = options(arch=arch, lr=0.003)
     assert uses_adam(given)
     assert learning_rates(given) == learning_rates(options())
 
 
 @pytest.mark.parametrize("arch", ["resnet20", "vgg19", "mlp_7_linear"])
-def test_other_networks_are_tuned_by_sgd(arch):
+def test_other_networks_are_fine_tuned_by_sgd(arch):
     assert not uses_adam(options(arch=arch))
 
 
-def test_rates_that_are_never_reached_are_pointed_out():
+def test_rates_that_are_never_reached_give_a_notice():
     (notice,) = schedule_notices(options(lr_ft="0:0.001,30:0.0001", epochs=30), True)
     assert "from epoch 30 on" in notice
     assert not schedule_notices(options(lr_ft="0:0.001,30:0.0001", epochs=31), True)
 
 
-def test_a_rise_of_the_rate_after_the_prune_phase_is_pointed_out():
+def test_a_rise_of_the_rate_after_the_prune_phase_gives_a_notice():
     rising = {"lr_ft": "0:0.01", "lr_prune": 0.001}
     (notice,) = schedule_notices(options(**rising), True)
     assert "0.001" in notice

@@ -33,7 +33,7 @@ def refused(*words):
 
 @pytest.fixture
 def config(tmp_path):
-    """Writes a configuration file and gives its path."""
+    """Return a function that writes a configuration file and returns its path."""
 
     def write(content):
         file = tmp_path / "settings.yaml"
@@ -60,7 +60,7 @@ def test_a_file_for_config_wins_over_one_for_params_json(config, tmp_path):
     assert (options.batch_size, options.epochs, options.wd) == (8, 4, 0.5)
 
 
-def test_the_order_of_words_does_not_matter_to_what_wins(config):
+def test_precedence_does_not_depend_on_the_order_of_words(config):
     file = config({"wd": 0.5})
     assert parsed("--wd", "0.25", "--config", file).wd == parsed("--config", file, "--wd", "0.25").wd == 0.25
 
@@ -227,11 +227,11 @@ def test_small_numbers_are_read_from_yaml_as_they_are_typed(config):
         (["--reg_granularity_recover", "-.5"], "reg_granularity_recover", Decimal("-0.5")),
     ],
 )
-def test_spellings_of_the_seed_are_understood(words, name, value):
+def test_flag_spellings_of_the_original_program_are_accepted(words, name, value):
     assert getattr(parsed(*words), name) == value
 
 
-def test_batch_sizes_of_the_two_phases_are_told_apart():
+def test_batch_sizes_of_the_two_phases_are_distinguished():
     options = parsed("--batch_size", "8", "--batch_size_prune", "4")
     assert (options.batch_size, options.batch_size_prune) == (8, 4)
 
@@ -286,7 +286,7 @@ def test_a_list_without_brackets_is_not_joined_and_quotes_are_asked_for(words):
     assert "needs quotes" in line
 
 
-def test_two_split_lists_stay_two():
+def test_two_split_lists_are_two_values():
     options = parsed(*["--stage_pr", "[0,", "0.5,", "0]", "--skip_layers", "[1.0,", "2.3]", "--epochs", "3"])
     assert parse_stage_pr(options.stage_pr) == parse_stage_pr("[0,0.5,0]")
     assert parse_skip_layers(options.skip_layers) == ("1.0", "2.3")
@@ -399,7 +399,7 @@ def test_a_wrong_file_is_refused_in_one_line_that_names_the_key_or_the_file(cont
     assert culprit in refused("--config", config(content))
 
 
-def test_what_looks_like_a_date_in_a_file_is_text_even_an_impossible_one(config):
+def test_a_date_in_a_file_is_text_even_an_impossible_one(config):
     for note in ("2024-02-29", "2024-13-45"):
         assert parsed("--config", config(f"note: {note}")).note == note
 
@@ -415,8 +415,8 @@ def test_a_value_of_several_lines_is_refused_in_one():
 
 
 def test_the_memory_layout_has_a_flag_for_and_one_against():
-    said = {"": "auto", "--channels_last": "true", "--no-channels_last": "false", "--no_channels_last": "false"}
-    for words, expected in said.items():
+    values = {"": "auto", "--channels_last": "true", "--no-channels_last": "false", "--no_channels_last": "false"}
+    for words, expected in values.items():
         assert parse(["--dataset", "digits", *words.split()])[0].channels_last == expected
 
 
@@ -425,13 +425,13 @@ def test_the_memory_layout_has_a_flag_for_and_one_against():
 
 @pytest.mark.parametrize("method", ["none", "L1"])
 @pytest.mark.parametrize("name", ["lr_prune", "update_reg_interval", "reg_upper_limit", "batch_size_prune"])
-def test_flags_of_growing_regularization_have_no_effect_without_it_and_that_is_said(method, name):
+def test_flags_of_growing_regularization_without_it_give_a_notice(method, name):
     words = ["--method", method, f"--{name}", "1"]
     assert any(f"--{name}" in notice and method in notice for notice in notices(*words))
     assert not notices("--method", "GReg-1", f"--{name}", "1")
 
 
-def test_only_what_was_typed_is_noticed():
+def test_only_flags_of_the_command_line_give_a_notice():
     assert notices("--method", "L1") == notices("--method", "none") == []
 
 
@@ -439,27 +439,32 @@ def test_a_file_may_hold_settings_of_other_methods_without_a_notice(config):
     assert not notices("--method", "L1", "--config", config("lr_prune: 0.1"))
 
 
-@pytest.mark.parametrize(("method", "idle"), [("none", True), ("GReg-2", True), ("L1", False), ("GReg-1", False)])
-def test_a_way_to_pick_has_no_effect_where_nothing_is_picked_by_it(method, idle):
-    assert any("--pick_pruned" in notice for notice in notices("--method", method, "--pick_pruned", "max")) is idle
+@pytest.mark.parametrize(
+    ("method", "has_no_effect"), [("none", True), ("GReg-2", True), ("L1", False), ("GReg-1", False)]
+)
+def test_pick_pruned_without_effect_gives_a_notice(method, has_no_effect):
+    assert (
+        any("--pick_pruned" in notice for notice in notices("--method", method, "--pick_pruned", "max"))
+        is has_no_effect
+    )
 
 
 GREG_2_ALONE = ("reg_upper_limit_pick", "reg_granularity_pick", "reg_granularity_recover")
 
 
 @pytest.mark.parametrize(
-    ("method", "idle"),
+    ("method", "flags"),
     [
         ("GReg-1", {*GREG_2_ALONE, "fix_reg_interval"}),
         ("GReg-2", {"fix_reg_interval"}),
         ("FixReg", {*GREG_2_ALONE, "mag_ratio_limit"}),
     ],
 )
-def test_flags_of_another_method_are_noticed_and_no_others(method, idle):
+def test_only_flags_of_another_method_give_a_notice(method, flags):
     for f in by_section()[GREG]:
         value = [] if f.metadata["parse"] is types.boolean else ["group" if f.name == "penalize" else "100"]
         noticed = any(f"--{f.name}" in notice for notice in notices("--method", method, f"--{f.name}", *value))
-        assert noticed is (f.name in idle), f.name
+        assert noticed is (f.name in flags), f.name
 
 
 def test_a_typed_interval_leaves_no_effect_to_the_growth_it_would_follow():
@@ -472,7 +477,7 @@ def test_a_typed_interval_leaves_no_effect_to_the_growth_it_would_follow():
 
 
 @pytest.mark.parametrize(
-    ("words", "idle"),
+    ("words", "flags"),
     [
         ("--arch lenet5 --method L1", {"lr", "wd", "momentum"}),
         ("--arch lenet5_mini --method Oracle", {"lr", "wd", "momentum"}),
@@ -484,14 +489,14 @@ def test_a_typed_interval_leaves_no_effect_to_the_growth_it_would_follow():
         ("--arch resnet20 --method none", set()),
     ],
 )
-def test_rates_and_decay_without_effect_are_noticed_once(words, idle):
+def test_rates_and_decay_without_effect_give_one_notice(words, flags):
     found = notices(*words.split(), "--lr", "0.5", "--wd", "0.5", "--momentum", "0.5")
     named = [word.strip(",") for notice in found for word in notice.partition(": ")[2].split()]
-    assert sorted(named) == sorted(f"--{name}" for name in idle)
+    assert sorted(named) == sorted(f"--{name}" for name in flags)
 
 
 @pytest.mark.parametrize("name", ["stage_pr", "skip_layers", "wg"])
-def test_pruning_flags_have_no_effect_on_plain_training_and_that_is_said(name):
+def test_pruning_flags_with_plain_training_give_a_notice(name):
     value = {"stage_pr": "[0]", "skip_layers": "[1]", "wg": "channel"}[name]
     assert any(f"--{name}" in notice for notice in notices(f"--{name}", value))
 
@@ -516,7 +521,7 @@ def test_the_help_page_shows_every_section_and_every_flag(capsys):
 
 
 def help_on(page, name):
-    """The part of the help page that is about ``--name``."""
+    """Return the part of the help page on ``--name``."""
     return re.search(rf"^  (?:-.*)?--{name}\b(?:.*\n)(?:   .*\n)*", page, re.MULTILINE)[0]
 
 
@@ -588,7 +593,7 @@ def assert_value_or_refusal(read, text, kind):
 
 
 @given(st.sampled_from([f.name for f in fields(Options) if f.name not in ("dataset", "base_model_path")]), NEAR)
-def test_any_value_of_any_flag_is_taken_or_refused_in_one_line(name, text):
+def test_any_value_of_any_flag_is_accepted_or_refused_in_one_line(name, text):
     try:
         parse(["--dataset", "digits", f"--{name}={text}"])
     except ValueError as error:

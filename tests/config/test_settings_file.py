@@ -1,4 +1,4 @@
-"""Settings from files: read as typed, or refused in one line; never code, never a wait, never a silent choice."""
+"""Settings from files are read as typed or refused in one line, without running code or blocking."""
 
 import json
 import os
@@ -38,7 +38,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 @pytest.mark.parametrize("flag", ["--config", "--params_json"])
 def test_a_file_that_is_not_settings_is_refused_in_one_line_at_once(name, flag, tmp_path):
-    content, said = REFUSED[name]
+    content, message = REFUSED[name]
     (tmp_path / "settings").write_bytes(content if isinstance(content, bytes) else content.encode())
     began = time.perf_counter()
     ran = run_program(tmp_path, "--dataset", "digits", flag, "settings")
@@ -46,12 +46,12 @@ def test_a_file_that_is_not_settings_is_refused_in_one_line_at_once(name, flag, 
     (line,) = ran.err.splitlines()
     assert (ran.code, ran.out) == (2, "")
     assert line.startswith(f"main.py: error: {flag} settings: ")
-    assert said in line
+    assert message in line
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["named pipe", "directory"])
 @pytest.mark.parametrize("flag", ["--config", "--params_json", "--base_model_path", "--resume_path"])
-def test_what_is_no_file_is_refused_at_once(make, flag, tmp_path):
+def test_paths_that_are_no_regular_file_are_refused_at_once(make, flag, tmp_path):
     make(tmp_path / "thing")
     ran = run_program(tmp_path, "--dataset", "digits", "--arch", "resnet20", flag, "thing")
     (line,) = ran.err.splitlines()
@@ -99,7 +99,7 @@ def test_any_content_is_read_or_refused_in_one_line(tmp_path_factory, content):
 
 
 @given(st.dictionaries(st.from_regex("[a-z_]{1,8}", fullmatch=True), st.text(min_size=1, max_size=20), max_size=4))
-def test_what_yaml_writes_is_read_back(tmp_path_factory, values):
+def test_written_yaml_is_read_back(tmp_path_factory, values):
     values = {key: value for key, value in values.items() if value not in ("null", "~")}
     file = tmp_path_factory.getbasetemp() / "written.yaml"
     file.write_text(yaml.safe_dump(values))

@@ -67,7 +67,7 @@ SAME = {
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_the_fingerprint_of_a_folder_stays(pets, name):
+def test_the_fingerprint_of_a_folder_is_unchanged(pets, name):
     before = fingerprint(pets)
     assert fingerprint(SAME[name](pets)) == before
     assert len(before) == 16
@@ -125,13 +125,13 @@ def test_the_fingerprint_of_other_arrays_is_another(npz_set, half, name):
     assert fingerprint(npz_set, "npz") != before
 
 
-def test_the_fingerprint_of_arrays_stays_where_they_are_moved_or_compressed(npz_set):
+def test_the_fingerprint_of_moved_or_compressed_arrays_is_unchanged(npz_set):
     before = fingerprint(npz_set, "npz")
     rewrite(npz_set / "train.npz", compressed=True)
     assert fingerprint(npz_set.rename(npz_set.with_name("other")), "npz") == before
 
 
-def test_train_and_test_arrays_are_told_apart(tmp_path):
+def test_train_and_test_arrays_have_different_fingerprints(tmp_path):
     folder = write_npz_set(tmp_path / "set", train=40, test=30)
     before = fingerprint(folder, "npz")
     swap(folder / "train.npz", folder / "test.npz")
@@ -140,7 +140,7 @@ def test_train_and_test_arrays_are_told_apart(tmp_path):
 
 @pytest.mark.parametrize("more", [{"seed": 5}, {"val_fraction": 0.25}, {"train_images": 10}])
 @pytest.mark.parametrize("dataset", ["folder", "npz", "digits"])
-def test_seed_and_subsets_do_not_matter_to_the_fingerprint(pets, npz_set, dataset, more):
+def test_the_fingerprint_does_not_depend_on_seed_and_subsets(pets, npz_set, dataset, more):
     path = {"folder": pets, "npz": npz_set, "digits": "."}[dataset]
     assert fingerprint(path, dataset, **more) == fingerprint(path, dataset)
 
@@ -154,7 +154,7 @@ def test_class_names_are_in_label_order(pets, npz_set):
 # summary and notices
 
 
-def test_the_summary_counts_what_is_trained_on(pets, npz_set):
+def test_the_summary_counts_the_training_images(pets, npz_set):
     assert load("folder", pets).summary == "images: 12 to train on in 3 classes (4 to 4 each), 9 to test"
     held = load("folder", pets, val_fraction=0.25)
     assert held.summary.startswith("images: 9 to train on in 3 classes (")
@@ -170,7 +170,7 @@ def relabelled(folder, train=None, test=None):
     return load("npz", folder)
 
 
-def test_an_unused_label_is_a_notice_and_the_outputs_stay(npz_set):
+def test_an_unused_label_gives_a_notice_and_keeps_its_output(npz_set):
     data = relabelled(npz_set, lambda a: a + 1, lambda a: a + 1)
     assert data.spec.classes == 7
     assert data.notices == ["no training image has label 0", "no test image has label 0"]
@@ -221,10 +221,10 @@ NO_CLASSES = {
 
 @pytest.mark.parametrize("name", NO_CLASSES)
 def test_labels_that_number_no_classes_are_refused(npz_set, name):
-    change, says = NO_CLASSES[name]
+    change, message = NO_CLASSES[name]
     for half in ("train", "test"):
         rewrite(npz_set / f"{half}.npz", labels=change)
-    assert says in one_line_refusal(DataSource, "npz", str(npz_set))
+    assert message in one_line_refusal(DataSource, "npz", str(npz_set))
 
 
 def test_as_many_classes_as_images_are_taken(npz_set):
@@ -243,12 +243,12 @@ AT_FAULT = [
 ]
 
 
-@pytest.mark.parametrize(("more", "says"), AT_FAULT)
-def test_an_error_names_the_flag_that_is_at_fault(npz_set, more, says):
-    assert one_line_refusal(lambda: load("npz", npz_set, **more)).startswith(says)
+@pytest.mark.parametrize(("more", "message"), AT_FAULT)
+def test_an_error_names_the_flag_that_is_at_fault(npz_set, more, message):
+    assert one_line_refusal(lambda: load("npz", npz_set, **more)).startswith(message)
 
 
-def test_a_set_that_is_too_small_is_blamed_itself(tmp_path):
+def test_a_set_that_is_too_small_is_named(tmp_path):
     folder = write_npz_set(tmp_path / "set", train=40, test=24)
     rewrite(folder / "train.npz", images=lambda a: a[:2], labels=lambda a: a[:2])
     rewrite(folder / "test.npz", images=lambda a: a[:2], labels=lambda a: a[:2])

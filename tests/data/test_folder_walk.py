@@ -1,4 +1,4 @@
-"""Which files of a folder are images: hidden files, links, special files, other formats; and what is said of them."""
+"""Selection of image files in a folder: hidden files, links, special files, other formats; and their notices."""
 
 import contextlib
 import os
@@ -48,7 +48,7 @@ def a_socket(path):
         made.bind(path.name)
 
 
-# An addition to train/cat -> what is said to be passed over; the images stay three and three.
+# An addition to train/cat -> the skipped files in the summary; the number of images is unchanged.
 PASSED_OVER = {
     ".gif": (lambda cat: (cat / "a.gif").touch(), "1 file (.gif 1)"),
     "extensions in any case": (lambda cat: [(cat / f"a.{e}").touch() for e in ("GIF", "gif")], "2 files (.gif 2)"),
@@ -84,8 +84,8 @@ PASSED_OVER = {
 
 
 @pytest.mark.parametrize("name", PASSED_OVER)
-def test_what_is_no_image_is_passed_over_and_counted(pets, name):
-    add, said = PASSED_OVER[name]
+def test_files_that_are_no_images_are_skipped_and_counted(pets, name):
+    add, skipped = PASSED_OVER[name]
     add(pets / "train" / "cat")
     began = time.perf_counter()
     data = load(pets)
@@ -93,7 +93,7 @@ def test_what_is_no_image_is_passed_over_and_counted(pets, name):
     assert data.class_names == ("cat", "dog")
     assert Counter(label for _, label in data.train.samples) == {0: 3, 1: 3}
     line = "images: 6 to train on in 2 classes (3 to 3 each), 4 to test"
-    assert data.summary == line + (f"; passed over: {said}" if said else "")
+    assert data.summary == line + (f"; passed over: {skipped}" if skipped else "")
     assert DataSource("folder", str(pets)).spec.train_images == 6
 
 
@@ -134,7 +134,7 @@ TAKEN = {
 
 
 @pytest.mark.parametrize("name", TAKEN)
-def test_each_image_is_taken_once(pets, name):
+def test_each_image_is_used_once(pets, name):
     add, n_cats = TAKEN[name]
     add(pets / "train" / "cat")
     data = load(pets)
@@ -174,7 +174,7 @@ def test_samples_are_in_the_order_of_image_folder(pets):
     assert tree.classes == theirs.classes
 
 
-def test_files_passed_over_are_counted_in_both_halves(pets):
+def test_skipped_files_are_counted_in_train_and_val(pets):
     for part in ("train", "val"):
         (pets / part / "cat" / "a.gif").touch()
         (pets / part / "dog" / ".hidden").touch()
@@ -182,7 +182,7 @@ def test_files_passed_over_are_counted_in_both_halves(pets):
 
 
 @pytest.mark.parametrize("part", ["train", "val"])
-def test_a_class_without_images_is_named_with_what_was_passed_over(pets, part):
+def test_a_class_without_images_is_named_with_its_skipped_files(pets, part):
     for file in (pets / part / "cat").iterdir():
         file.rename(file.with_suffix(".gif"))
     line = one_line_refusal(DataSource, "folder", str(pets))
@@ -191,7 +191,7 @@ def test_a_class_without_images_is_named_with_what_was_passed_over(pets, part):
     assert ".gif" in line
 
 
-def test_class_folders_one_level_too_deep_are_found(pets):
+def test_class_folders_one_level_too_deep_are_named(pets):
     for part in ("train", "val"):
         (pets / part).rename(pets / "images")
         (pets / part).mkdir()

@@ -54,7 +54,7 @@ SIXTEEN_BITS = {
 
 
 @pytest.mark.parametrize("kind", SIXTEEN_BITS)
-def test_16_bit_grey_is_scaled_to_8_bits(tmp_path, kind):
+def test_16_bit_gray_is_scaled_to_8_bits(tmp_path, kind):
     image = load_image(SIXTEEN_BITS[kind](tmp_path, RAMP.astype(np.uint16) * 257))
     assert image.mode == "RGB"
     assert np.array_equal(np.asarray(image), np.repeat(RAMP[..., None], 3, axis=2))
@@ -151,7 +151,7 @@ def test_images_of_another_size_than_the_set_has_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("most", "opened"), [(100, (6, 4)), (10, (6, 4)), (7, (3, 4)), (5, (1, 4)), (4, (0, 4)), (1, (0, 4))]
 )
-def test_of_large_sets_the_test_set_and_some_training_images_are_checked(tmp_path, monkeypatch, most, opened):
+def test_only_some_training_images_of_large_sets_are_checked(tmp_path, monkeypatch, most, opened):
     folder = write_image_folder(tmp_path / "pets")  # 6 to train on, 4 to test
     checked = []
     monkeypatch.setattr(data.image_folder, "MOST_CHECKED", most)
@@ -179,7 +179,7 @@ def test_a_file_that_is_damaged_later_is_one_line(tmp_path, workers):
 @pytest.mark.parametrize(
     "error", [MemoryError(), MemoryError("no room"), SyntaxError("broken"), KeyError("x"), Exception()]
 )
-def test_any_error_of_a_decoder_is_that_of_its_image(tmp_path, monkeypatch, error):
+def test_any_decoder_error_names_its_image(tmp_path, monkeypatch, error):
     def fail(*_):
         raise error
 

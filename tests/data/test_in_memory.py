@@ -53,19 +53,19 @@ def test_augmentation_is_a_function_of_the_generator(random_images):
     assert not torch.equal(one, other)
 
 
-def test_nothing_happens_without_padding_and_flips(random_images):
+def test_images_are_unchanged_without_padding_and_flips(random_images):
     images, _ = random_images(6)
     assert torch.equal(augmented(images, 0, False, generator()), images)
 
 
-def test_augmentation_leaves_its_input_alone(random_images):
+def test_augmentation_does_not_change_its_input(random_images):
     images, _ = random_images(6)
     before = images.clone()
     augmented(images, 2, True, generator())
     assert torch.equal(images, before)
 
 
-def test_pixels_are_normalised_by_mean_and_std(make_data):
+def test_pixels_are_normalized_by_mean_and_std(make_data):
     images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 1, 2, 2)
     data = make_data((images, torch.arange(3)), mean=0.5, std=0.25)
     ((found, labels, _),) = data.test_batches()
@@ -75,7 +75,7 @@ def test_pixels_are_normalised_by_mean_and_std(make_data):
     torch.testing.assert_close(found, expected)
 
 
-def test_padding_is_black_before_the_normalisation(make_data):
+def test_padding_is_black_before_normalization(make_data):
     white = torch.full((200, 1, 3, 3), 255, dtype=torch.uint8)
     data = make_data((white, torch.zeros(200).long()), pad=1, mean=0.5, std=0.25)
     images, *_ = next(data.train_batches(200, "prune"))
@@ -94,7 +94,7 @@ def test_each_channel_has_its_own_constants():
     torch.testing.assert_close(images.flatten(), torch.tensor([1.0, 1.0]))
 
 
-def test_labels_stay_with_their_images(make_data):
+def test_labels_match_their_images(make_data):
     images = torch.arange(100, dtype=torch.uint8).view(100, 1, 1, 1).expand(100, 1, 4, 4)
     data = make_data((images, torch.arange(100)), flip=True, mean=0.0, std=1.0)
     for _, (batch, labels, _) in zip(range(5), data.train_batches(32, "prune"), strict=False):
@@ -108,7 +108,7 @@ def test_test_batches_are_every_image_once_in_order_by_256(make_data, random_ima
     assert torch.cat([labels for _, labels, _ in batches]).tolist() == list(range(600))
 
 
-def test_training_images_are_shown_once_as_they_are_where_a_loss_is_wanted(make_data, random_images):
+def test_train_once_yields_every_image_once_without_augmentation(make_data, random_images):
     images, labels = random_images(300)
     data = make_data((images, labels), random_images(3), pad=2, flip=True, mean=0.0, std=1.0)
     shown, found = (torch.cat(parts) for parts in list(zip(*data.train_once(), strict=True))[:2])

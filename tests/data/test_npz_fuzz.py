@@ -84,7 +84,7 @@ def test_a_hostile_array_is_refused_with_the_name_of_its_file(folder, half, name
     assert f"{half}.npz" in one_line_refusal(load, folder)
 
 
-def test_wrong_names_are_answered_with_the_names_that_are_there(folder):
+def test_wrong_array_names_are_refused_with_the_names_in_the_file(folder):
     write(folder / "train.npz", images=None, x_train=npy(SOUND["images"]))
     line = one_line_refusal(load, folder)
     assert "array 'images'" in line
@@ -98,11 +98,11 @@ def test_a_compression_that_numpy_does_not_write_is_refused(folder, compression)
 
 
 @pytest.mark.parametrize(
-    ("field", "says"),
+    ("field", "message"),
     [((6, struct.pack("<H", 1)), "encrypted"), ((8, struct.pack("<H", 99)), "compression")],
     ids=["encrypted", "an unknown compression"],
 )
-def test_a_member_that_cannot_be_unpacked_is_refused(folder, field, says):
+def test_a_member_that_cannot_be_unpacked_is_refused(folder, field, message):
     """The fields in both headers of each member: local (PK 3 4) and in the directory (PK 1 2), two bytes further."""
     raw = bytearray((folder / "train.npz").read_bytes())
     at, value = field
@@ -114,12 +114,12 @@ def test_a_member_that_cannot_be_unpacked_is_refused(folder, field, says):
     (folder / "train.npz").write_bytes(raw)
     line = one_line_refusal(load, folder)
     assert "train.npz" in line
-    assert says in line
+    assert message in line
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder", "dangling link", "link to itself", "device"])
 @pytest.mark.parametrize("half", ["train", "test"])
-def test_what_is_no_regular_file_is_refused_at_once(folder, half, kind):
+def test_a_file_that_is_not_regular_is_refused_at_once(folder, half, kind):
     file = folder / f"{half}.npz"
     file.unlink()
     {
@@ -149,7 +149,7 @@ READ = {
 
 @pytest.mark.parametrize("name", READ)
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_unusual_but_sound_arrays_are_read(folder, name, compression):
+def test_unusual_but_valid_arrays_are_read(folder, name, compression):
     write(folder / "train.npz", compression, **({"images": npy(IMAGES)} | READ[name]))
     data = load(folder)
     assert torch.equal(data.train.images, torch.from_numpy(IMAGES).permute(0, 3, 1, 2))
@@ -178,7 +178,7 @@ def mutated(raw: bytes, rng: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-def test_mutations_of_a_sound_file_are_read_or_refused_in_one_line(folder, compressed):
+def test_mutations_of_a_valid_file_are_read_or_refused_in_one_line(folder, compressed):
     write(folder / "train.npz", zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED)
     sound = (folder / "train.npz").read_bytes()
     rng = random.Random(0)

@@ -25,7 +25,7 @@ def load(dataset, path, seed=0, workers=0):
 
 
 def pixels(batches, spec):
-    """Undo the normalisation: (N, channels, size, size), 0 to 255, and the labels."""
+    """Undo the normalization: (N, channels, size, size), 0 to 255, and the labels."""
     images, labels = (torch.cat(parts) for parts in list(zip(*batches, strict=True))[:2])
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.std))
     return ((images * std + mean) * 255).round().to(torch.uint8), labels
@@ -44,7 +44,7 @@ def cifar_batch(rng, n, classes, key):
 
 @pytest.fixture
 def cifar(request, tmp_path, monkeypatch):
-    """A tiny archive in the format of the real one, and torchvision told to expect it."""
+    """A tiny archive in the format of the real one, and torchvision patched to expect it."""
     name = request.param
     cls, key, classes = {
         "cifar10": (datasets.CIFAR10, "labels", 10),
@@ -91,7 +91,7 @@ def test_cifar_training_images_are_cropped_after_padding_four(cifar):
     assert images.shape == (20, 3, 32, 32)
 
 
-def test_cifar10_is_normalised_with_imagenet_constants_and_cifar100_with_its_own(tmp_path):
+def test_cifar10_is_normalized_with_imagenet_constants_and_cifar100_with_its_own(tmp_path):
     ten, hundred = (DataSource(name, str(tmp_path)).spec for name in ("cifar10", "cifar100"))
     assert (ten.mean, ten.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert (hundred.mean, hundred.std) == ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
@@ -107,11 +107,11 @@ def idx(array) -> bytes:
 MNIST_FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
 
 
-def write_mnist(folder, greys, zipped=False):
+def write_mnist(folder, grays, zipped=False):
     folder.mkdir(parents=True)
     for name in ("train", "t10k"):
-        images = np.stack([np.full((28, 28), grey, np.uint8) for grey in greys])
-        labels = np.arange(len(greys), dtype=np.uint8)
+        images = np.stack([np.full((28, 28), gray, np.uint8) for gray in grays])
+        labels = np.arange(len(grays), dtype=np.uint8)
         for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
             file = folder / f"{name}-{kind}-ubyte"
             file.with_suffix(".gz").write_bytes(gzip.compress(idx(array))) if zipped else file.write_bytes(idx(array))
@@ -119,7 +119,7 @@ def write_mnist(folder, greys, zipped=False):
 
 @pytest.mark.parametrize("name", MNIST_FOLDERS)
 def test_mnist_files_are_read_where_the_documentation_puts_them(name, tmp_path):
-    write_mnist(tmp_path / name / MNIST_FOLDERS[name] / "raw", greys=(0, 100, 255))
+    write_mnist(tmp_path / name / MNIST_FOLDERS[name] / "raw", grays=(0, 100, 255))
     data = load(name, tmp_path)
     images, labels = pixels(data.test_batches(), data.spec)
     assert labels.tolist() == [0, 1, 2]
@@ -127,14 +127,14 @@ def test_mnist_files_are_read_where_the_documentation_puts_them(name, tmp_path):
     assert [image.unique().tolist() for image in images] == [[0], [100], [255]]
 
 
-def test_mnist_is_normalised_by_hand_worked_constants(tmp_path):
-    write_mnist(tmp_path / "mnist" / "MNIST" / "raw", greys=(102, 102))
+def test_mnist_is_normalized_by_hand_worked_constants(tmp_path):
+    write_mnist(tmp_path / "mnist" / "MNIST" / "raw", grays=(102, 102))
     ((images, *_),) = load("mnist", tmp_path).test_batches()
     torch.testing.assert_close(images, torch.full((2, 1, 32, 32), (0.4 - 0.1307) / 0.3081))
 
 
 def test_mnist_is_not_augmented(tmp_path):
-    write_mnist(tmp_path / "mnist" / "MNIST" / "raw", greys=(10, 200))
+    write_mnist(tmp_path / "mnist" / "MNIST" / "raw", grays=(10, 200))
     images, *_ = next(load("mnist", tmp_path).train_batches(2, "prune"))
     assert all(len(image.unique()) == 1 for image in images)
 
@@ -159,7 +159,7 @@ def no_network(monkeypatch):
         pytest.param("fashion_mnist", "FashionMNIST/raw/"),
     ],
 )
-def test_a_failed_download_says_in_one_line_which_file_to_put_where(name, file, tmp_path, no_network):
+def test_a_failed_download_names_the_file_and_its_place_in_one_line(name, file, tmp_path, no_network):
     line = one_line_refusal(load, name, tmp_path)
     assert file in line
     assert str(tmp_path / name) in line
@@ -169,7 +169,7 @@ def test_a_failed_download_says_in_one_line_which_file_to_put_where(name, file, 
 @pytest.mark.parametrize("name", MNIST_FOLDERS)
 def test_a_truncated_mnist_file_is_refused(name, tmp_path, no_network):
     raw = tmp_path / name / MNIST_FOLDERS[name] / "raw"
-    write_mnist(raw, greys=(1, 2))
+    write_mnist(raw, grays=(1, 2))
     for file in raw.iterdir():
         file.write_bytes(file.read_bytes()[:-1])
     assert str(tmp_path / name) in one_line_refusal(load, name, tmp_path)
@@ -189,7 +189,7 @@ def test_digits_are_a_fixed_stratified_split_whatever_the_seed(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_digits_are_grey_images_of_32_pixels_with_their_own_mean_and_deviation(tmp_path):
+def test_digits_are_gray_images_of_32_pixels_with_their_own_mean_and_std(tmp_path):
     data = load("digits", tmp_path)
     images = torch.cat([part for part, *_ in data.train_once()])
     assert images.shape[1:] == (1, 32, 32)
@@ -222,8 +222,8 @@ def test_an_npz_set_is_its_folder_with_train_and_test(channels, pad, flip, tmp_p
         assert np.array_equal(labels.numpy(), arrays["labels"])
 
 
-def test_a_colour_npz_set_has_imagenet_constants(tmp_path):
-    spec = DataSource("npz", str(write_npz_set(tmp_path / "colour", channels=3))).spec
+def test_a_color_npz_set_has_imagenet_constants(tmp_path):
+    spec = DataSource("npz", str(write_npz_set(tmp_path / "color", channels=3))).spec
     assert (spec.mean, spec.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -235,7 +235,7 @@ def test_a_compressed_npz_set_is_read_too(npz_set):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.uint16])
-def test_labels_of_any_integer_type_are_taken(npz_set, dtype):
+def test_labels_of_any_integer_type_are_accepted(npz_set, dtype):
     rewrite(npz_set / "train.npz", labels=lambda labels: labels.astype(dtype))
     assert load("npz", npz_set).train.labels.dtype == torch.int64
 
@@ -348,7 +348,7 @@ def test_an_image_folder_is_read_at_224_pixels(image_folder):
     assert labels.tolist() == [0, 0, 1, 1]
 
 
-def test_test_images_are_the_centre_of_256_pixels(image_folder):
+def test_test_images_are_the_center_of_256_pixels(image_folder):
     from PIL import Image
 
     data = load("folder", image_folder)

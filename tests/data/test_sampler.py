@@ -103,7 +103,7 @@ def test_array_batches_differ_by_seed_and_by_stream(make_data, random_images, ch
     assert one[1].sort().values.equal(other[1].sort().values)
 
 
-def test_array_batches_leave_the_global_generator_alone(make_data, random_images):
+def test_array_batches_do_not_draw_from_the_global_generator(make_data, random_images):
     before = torch.get_rng_state()
     first(5, make_data(random_images(10), pad=2, flip=True).train_batches(4, "prune"))
     assert torch.equal(before, torch.get_rng_state())
@@ -126,7 +126,7 @@ def test_folder_batches_are_the_same_for_any_number_of_workers_and_any_start(pet
         assert_same_batches(resumed, whole[start:])
 
 
-def test_folder_batches_show_an_image_in_another_crop_each_epoch(pets):
+def test_folder_batches_crop_an_image_differently_each_epoch(pets):
     data = loaders(pets, workers=0)
     one, two = first(2, data.train_batches(10, "prune"))
     same_image = (one[0][:, None] == two[0][None]).flatten(2).all(2)
@@ -143,7 +143,7 @@ def test_workers_are_no_more_than_cores(pets):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_folder_batches_leave_the_global_generator_alone(pets, workers):
+def test_folder_batches_do_not_draw_from_the_global_generator(pets, workers):
     data = loaders(pets, workers)
     before = torch.get_rng_state()
     first(2, data.train_batches(4, "prune"))

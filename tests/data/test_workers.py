@@ -126,14 +126,14 @@ def test_signals_are_blocked_while_workers_start_and_no_longer():
 
 
 @pytest.mark.parametrize(
-    ("number", "says"),
+    ("number", "message"),
     [
         (signal.SIGKILL, "a data worker was killed (out of memory or of shared memory?)"),
         (signal.SIGBUS, "--shm-size"),
         (signal.SIGSEGV, "a data worker has ended: Segmentation fault"),
     ],
 )
-def test_a_lost_worker_is_one_line(image_folder, number, says):
+def test_a_lost_worker_is_one_line(image_folder, number, message):
     data = DataSource("folder", str(image_folder)).load(0, 1, torch.device("cpu"))
     batches, of_others = data.train_batches(4, "prune"), multiprocessing.active_children()
     next(batches)
@@ -143,7 +143,7 @@ def test_a_lost_worker_is_one_line(image_folder, number, says):
         for _ in range(1000):
             next(batches)
     line = lost_worker(caught.value)
-    assert says in line
+    assert message in line
     assert len(line.splitlines()) == 1
     batches.close()
 
@@ -171,7 +171,7 @@ def test_errors_of_a_lost_worker_are_recognized_wherever_they_surface(text, dept
         outer.__cause__ = error
         error = outer
     assert TEXTS[text] in lost_worker(error)
-    assert lost_worker(LostWorkerError("as it was said")) == "as it was said"
+    assert lost_worker(LostWorkerError("a message")) == "a message"
 
 
 @pytest.mark.parametrize(
@@ -250,9 +250,9 @@ RAISED = [
 ]
 
 
-@pytest.mark.parametrize(("error", "kind", "says"), RAISED, ids=[type(row[0]).__name__ for row in RAISED])
-def test_an_error_of_a_worker_is_one_line_of_its_own_type(error, kind, says):
-    assert raised_in_worker(error) == (kind, says)
+@pytest.mark.parametrize(("error", "kind", "message"), RAISED, ids=[type(row[0]).__name__ for row in RAISED])
+def test_an_error_of_a_worker_is_one_line_of_its_own_type(error, kind, message):
+    assert raised_in_worker(error) == (kind, message)
 
 
 def test_an_error_of_a_real_worker_is_one_line():
@@ -260,7 +260,7 @@ def test_an_error_of_a_real_worker_is_one_line():
         list(torch.utils.data.DataLoader(Failing(StrangeError(1, 2)), num_workers=1))
 
 
-def test_an_error_that_is_not_of_a_worker_stays_as_it_is():
+def test_an_error_of_the_main_process_is_unchanged():
     error = ValueError("as\nit is")
     with pytest.raises(ValueError, match="as\nit is") as caught, worker_errors():
         raise error
@@ -268,6 +268,8 @@ def test_an_error_that_is_not_of_a_worker_stays_as_it_is():
 
 
 def test_shared_memory_that_ends_in_a_worker_is_one_line():
-    kind, says = raised_in_worker(RuntimeError("unable to write to file </torch_7_1_0>: No space left on device (28)"))
+    kind, message = raised_in_worker(
+        RuntimeError("unable to write to file </torch_7_1_0>: No space left on device (28)")
+    )
     assert kind is LostWorkerError
-    assert "shared memory" in says
+    assert "shared memory" in message

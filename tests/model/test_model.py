@@ -86,7 +86,7 @@ def test_sizes_are_the_published_ones():
 
 
 @pytest.mark.parametrize(("arch", "blocks"), [("resnet20", 3), ("resnet32", 5), ("resnet44", 7), ("resnet110", 18)])
-def test_a_small_resnet_has_as_many_blocks_as_its_depth_says(arch, blocks):
+def test_the_depth_of_a_small_resnet_gives_its_number_of_blocks(arch, blocks):
     model = on_meta(arch)
     assert [len(stage) for stage in (model.layer1, model.layer2, model.layer3)] == [blocks] * 3
     assert len(layers_of(model)) == int(arch.removeprefix("resnet"))
@@ -170,7 +170,7 @@ def test_other_nets_refuse_to_do_without_batch_norm(arch, size):
         door.build_model(arch, 10, 3, size, batch_norm=False)
 
 
-def test_orthogonal_reinitialisation_touches_weights_alone():
+def test_orthogonal_reinitialization_changes_only_weights():
     torch.manual_seed(0)
     model = door.build_model("vgg11", 10, 3, 32)
     model(torch.randn(4, 3, 32, 32))
@@ -184,7 +184,7 @@ def test_orthogonal_reinitialisation_touches_weights_alone():
         torch.testing.assert_close(gram, torch.eye(len(gram)), atol=1e-4, rtol=0)
 
 
-def test_any_other_reinitialisation_forgets_all_that_was_learnt():
+def test_any_other_reinitialization_resets_all_parameters():
     torch.manual_seed(0)
     model = door.build_model("vgg11", 10, 3, 32)
     model(torch.randn(4, 3, 32, 32))
@@ -274,7 +274,7 @@ def narrow_vgg() -> nn.Module:
 
 
 def saved(model: nn.Module) -> dict:
-    """What our files hold of a VGG11 for 4 classes of grey 32-pixel images."""
+    """Return a checkpoint's content of a VGG11 for 4 classes of gray 32-pixel images."""
     options, _ = parse(["--dataset=cifar10", "--arch=vgg11"])
     data = {"name": "made", "classes": 4, "channels": 1, "size": 32}
     content = {"options": to_plain(options), "data": data, "kept": {}, "masks": {}, "model": model.state_dict()}
@@ -390,14 +390,14 @@ UNSOUND = {
 
 
 def refused(call, *args) -> str:
-    with pytest.raises(ValueError) as caught:  # noqa: PT011 - callers look at what it says
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - callers check the message
         call(*args)
     (line,) = str(caught.value).splitlines()
     return line
 
 
 @pytest.mark.parametrize(("place", "value"), [(place, value) for place, values in UNSOUND.items() for value in values])
-def test_an_unsound_checkpoint_is_refused_with_the_key(place, value, tmp_path):
+def test_an_invalid_checkpoint_is_refused_with_the_key(place, value, tmp_path):
     content = changed(sound(), place, value)
     line = refused(door.check_network, content, "x.pth")
     assert line.startswith("x.pth")
@@ -406,7 +406,7 @@ def test_an_unsound_checkpoint_is_refused_with_the_key(place, value, tmp_path):
     assert str(tmp_path / "x.pth") in refused(door.load_pruned, tmp_path / "x.pth")
 
 
-def test_a_sound_checkpoint_is_returned_as_it_is():
+def test_a_valid_checkpoint_is_returned_unchanged():
     content = sound()
     assert door.check_network(content, "x.pth") is content
     swin = {"features.1.0.attn.relative_position_index": torch.arange(3)}
@@ -439,13 +439,13 @@ MISFITS = {
 
 @pytest.mark.parametrize("name", MISFITS)
 def test_a_network_that_cannot_be_rebuilt_is_refused_in_one_line(name, tmp_path):
-    place, value, said = MISFITS[name]
+    place, value, message = MISFITS[name]
     content = door.check_network(changed(saved(narrow_vgg()), place, value), "x.pth")
     line = refused(door.rebuild, content, "x.pth")
     assert line.startswith("x.pth")
-    assert said in line
+    assert message in line
     torch.save(content, tmp_path / "x.pth")
-    assert said in refused(door.load_pruned, tmp_path / "x.pth")
+    assert message in refused(door.load_pruned, tmp_path / "x.pth")
 
 
 def test_a_checkpoint_in_another_floating_point_type_is_rebuilt_in_float32():
@@ -472,7 +472,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_load_pruned_says_of_another_file_what_it_is_and_what_to_do(name, tmp_path):
+def test_load_pruned_refuses_another_file_with_what_to_do(name, tmp_path):
     file = tmp_path / "x.pth"
     OTHERS[name](file)
     for path in (file, str(file)):
@@ -481,6 +481,6 @@ def test_load_pruned_says_of_another_file_what_it_is_and_what_to_do(name, tmp_pa
         assert "pruned_model.pth" in line
 
 
-def test_load_pruned_says_that_there_is_no_file(tmp_path):
+def test_load_pruned_refuses_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no file .*x\.pth.*pruned_model\.pth"):
         door.load_pruned(tmp_path / "x.pth")

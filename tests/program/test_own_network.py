@@ -97,8 +97,8 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("words", "says"), WRONG.values(), ids=WRONG)
-def test_a_wrong_network_is_refused_in_one_line(own, words, says):
+@pytest.mark.parametrize(("words", "message"), WRONG.values(), ids=WRONG)
+def test_a_wrong_network_is_refused_in_one_line(own, words, message):
     folder, given = own
     arch, *more = words.split()
     given[given.index("--arch") + 1] = arch
@@ -108,7 +108,7 @@ def test_a_wrong_network_is_refused_in_one_line(own, words, says):
     ran = run_program(folder, *given, *more)
     assert ran.code == 2
     (line,) = ran.err.splitlines()
-    assert says in line
+    assert message in line
     assert not (folder / "Experiments").exists()
 
 

@@ -101,15 +101,15 @@ def check_running_statistics(before: nn.Module, after: nn.Module) -> None:
     old = {name: module for name, module in before.named_modules() if isinstance(module, nn.BatchNorm2d)}
     for name, module in after.named_modules():
         if isinstance(module, nn.BatchNorm2d):
-            stays = torch.isin(old[name].running_mean, module.running_mean)
+            is_kept = torch.isin(old[name].running_mean, module.running_mean)
             for key in ("running_mean", "running_var", "weight", "bias"):
-                assert getattr(module, key).equal(getattr(old[name], key)[stays])
+                assert getattr(module, key).equal(getattr(old[name], key)[is_kept])
             assert module.num_batches_tracked == old[name].num_batches_tracked == 1
 
 
 @KINDS
 @pytest.mark.parametrize(("arch", "size", "batch_norm"), NETS)
-def test_a_cut_network_computes_what_the_whole_one_does_with_those_groups_silent(arch, size, batch_norm, kind):
+def test_a_cut_network_equals_the_whole_one_with_pruned_groups_zeroed(arch, size, batch_norm, kind):
     model, images = trained_a_little(arch, size, batch_norm)
     channels = images.shape[1]
     plan, kept = random_plan(model, kind)
@@ -163,26 +163,26 @@ def test_cutting_nothing_changes_nothing(kind):
     assert all(value.equal(before[key]) for key, value in model.state_dict().items())
 
 
-def test_what_is_kept_of_a_filter_is_its_own_weights():
+def test_a_kept_filter_keeps_its_weights():
     model, _ = trained_a_little("lenet5", 32)
     whole = copy.deepcopy(model)
     kept = {"features.0": torch.tensor([True, False, True, True, False, True])}
     cut(model, kept, "filter", structure_of(model, 1, 32))
-    stays = [0, 2, 3, 5]
-    assert model.features[0].weight.equal(whole.features[0].weight[stays])
-    assert model.features[0].bias.equal(whole.features[0].bias[stays])
-    assert model.features[3].weight.equal(whole.features[3].weight[:, stays])
+    kept = [0, 2, 3, 5]
+    assert model.features[0].weight.equal(whole.features[0].weight[kept])
+    assert model.features[0].bias.equal(whole.features[0].bias[kept])
+    assert model.features[3].weight.equal(whole.features[3].weight[:, kept])
     assert model.features[3].bias.equal(whole.features[3].bias)
 
 
-def test_a_hidden_neuron_takes_its_bias_and_the_next_layers_column_along():
+def test_a_pruned_neuron_is_removed_with_its_bias_and_the_next_layers_column():
     model, _ = trained_a_little("lenet5_mini", 32)
     whole = copy.deepcopy(model)
     cut(model, {"classifier.1": torch.arange(10) != 4}, "filter", structure_of(model, 1, 32))
-    stays = [0, 1, 2, 3, 5, 6, 7, 8, 9]
-    assert model.classifier[1].weight.equal(whole.classifier[1].weight[stays])
-    assert model.classifier[1].bias.equal(whole.classifier[1].bias[stays])
-    assert model.classifier[3].weight.equal(whole.classifier[3].weight[:, stays])
+    kept = [0, 1, 2, 3, 5, 6, 7, 8, 9]
+    assert model.classifier[1].weight.equal(whole.classifier[1].weight[kept])
+    assert model.classifier[1].bias.equal(whole.classifier[1].bias[kept])
+    assert model.classifier[3].weight.equal(whole.classifier[3].weight[:, kept])
 
 
 @pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
@@ -213,7 +213,7 @@ def test_masks_hold_pruned_weights_at_exactly_zero_through_training(arch, optimi
         assert (weight[mask] != before[f"{name}.weight"][mask]).any()
 
 
-def test_masks_zero_what_a_file_has_not_zeroed():
+def test_masks_zero_nonzero_pruned_weights_of_a_file():
     model, _ = trained_a_little("lenet5_mini", 32)
     mask = torch.rand_like(model.features[0].weight) < 0.5
     WeightMasks(model, {"features.0": mask})

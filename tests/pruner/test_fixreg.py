@@ -38,7 +38,7 @@ def phases(pruner):
 
 
 @pytest.mark.parametrize("kind", ["filter", "channel", "weight"])
-def test_the_penalty_is_tau_on_the_pick_from_the_first_step_to_the_cut(kind):
+def test_the_penalty_is_tau_on_the_selection_from_the_first_step_to_the_cut(kind):
     model, pruner = built("--wg", kind)
     _, l1 = built("--wg", kind, method="L1", model=model)
     step = 0
@@ -63,7 +63,7 @@ def test_the_penalty_is_tau_on_the_pick_from_the_first_step_to_the_cut(kind):
         (["--fix_reg_interval", "9", "--stabilize_reg_interval", "0"], 9),
     ],
 )
-def test_it_takes_the_steps_that_are_asked_for_or_those_of_greg_1(words, steps, tmp_path):
+def test_it_makes_the_given_number_of_steps_or_those_of_greg_1(words, steps, tmp_path):
     _, pruner = built(*words)
     found = phases(pruner)
     more = 0 if "0" in words and "9" in words else 6
@@ -75,7 +75,7 @@ def test_it_takes_the_steps_that_are_asked_for_or_those_of_greg_1(words, steps, 
         assert len(found) == len(phases(built(*words, method="GReg-1")[1]))
 
 
-def test_the_plan_says_that_nothing_grows_and_no_gap_ends_it(tmp_path):
+def test_the_plan_mentions_neither_growth_nor_gaps(tmp_path):
     shown = {
         method: run_program(tmp_path, *WORDS.split(), "--method", method, "--plan", *more).out
         for method, *more in (("FixReg",), ("GReg-1",), ("GReg-2", "--wg", "weight"))
@@ -85,7 +85,7 @@ def test_the_plan_says_that_nothing_grows_and_no_gap_ends_it(tmp_path):
     assert "sooner" not in shown["GReg-2"]  # the gap of single weights ends nothing
 
 
-def test_no_gap_ends_it_and_none_is_followed():
+def test_it_is_not_ended_by_gaps_and_records_none():
     _, pruner = built("--mag_ratio_limit", "1e-6")
     with torch.no_grad():
         for layer in pruner.layers:
@@ -95,7 +95,7 @@ def test_no_gap_ends_it_and_none_is_followed():
 
 
 @pytest.mark.parametrize("blocked", [False, True])
-def test_the_gradient_gets_tau_times_the_weight_of_the_pick(blocked):
+def test_tau_times_the_selected_weights_is_added_to_the_gradient(blocked):
     model, pruner = built(*(["--block_loss_grad"] if blocked else []))
     pruner.before_step(0)
     model(torch.randn(2, 1, 32, 32)).sum().backward()

@@ -86,7 +86,7 @@ def test_spread_is_the_inverse_of_score(kind, shape):
 
 @quick
 @given(scored)
-def test_min_prunes_exactly_n_and_none_above_any_that_stays(case):
+def test_min_prunes_exactly_n_and_none_above_a_kept_one(case):
     scores, n_pruned = case
     kept = groups.keep(scores, n_pruned, "min")
     assert kept.dtype == torch.bool
@@ -96,7 +96,7 @@ def test_min_prunes_exactly_n_and_none_above_any_that_stays(case):
 
 @quick
 @given(scored)
-def test_max_prunes_exactly_n_and_none_below_any_that_stays(case):
+def test_max_prunes_exactly_n_and_none_below_a_kept_one(case):
     scores, n_pruned = case
     kept = groups.keep(scores, n_pruned, "max")
     assert (~kept).sum() == n_pruned
@@ -105,7 +105,7 @@ def test_max_prunes_exactly_n_and_none_below_any_that_stays(case):
 
 @quick
 @given(scored, st.booleans())
-def test_of_equal_scores_the_first_go_as_a_stable_sort_would_have_it(case, highest):
+def test_of_equal_scores_the_first_are_pruned_as_by_a_stable_sort(case, highest):
     scores, n_pruned = case
     order = scores.argsort(stable=True, descending=highest)
     expected = torch.ones(len(scores), dtype=torch.bool)
@@ -115,7 +115,7 @@ def test_of_equal_scores_the_first_go_as_a_stable_sort_would_have_it(case, highe
 
 @quick
 @given(scored, st.integers(0, 2**31))
-def test_rand_prunes_exactly_n_and_follows_its_generator_alone(case, seed):
+def test_rand_prunes_exactly_n_and_draws_only_from_its_generator(case, seed):
     scores, n_pruned = case
     first = groups.keep(scores, n_pruned, "rand", torch.Generator().manual_seed(seed))
     torch.rand(3)  # the global generator moves on
@@ -133,7 +133,7 @@ def test_rand_differs_between_seeds_and_between_draws():
     assert not picks[0].equal(picks[2])
 
 
-def test_rand_leaves_the_global_generator_alone():
+def test_rand_does_not_draw_from_the_global_generator():
     torch.manual_seed(5)
     expected = torch.rand(4)
     torch.manual_seed(5)
@@ -141,7 +141,7 @@ def test_rand_leaves_the_global_generator_alone():
     assert torch.rand(4).equal(expected)
 
 
-def test_a_pick_by_any_other_name_is_refused_with_the_choices():
+def test_an_unknown_pick_is_refused_with_the_choices():
     with pytest.raises(ValueError, match=r"median.*min, max, rand"):
         groups.keep(torch.arange(4.0), 1, "median")
 
@@ -154,13 +154,13 @@ def test_gap_is_the_mean_of_the_kept_over_the_mean_of_the_pruned():
 
 
 @pytest.mark.parametrize("magnitude", [1e-3, 1.0, 100.0])
-def test_gap_stays_finite_where_the_pruned_are_exactly_zero(magnitude):
+def test_the_gap_is_finite_if_the_pruned_are_exactly_zero(magnitude):
     found = groups.gap(torch.tensor([0.0, magnitude]), torch.tensor([False, True])).item()
     assert math.isfinite(found)
     assert found > 1e30
 
 
-def test_overlap_is_the_share_of_the_first_pick_that_the_second_made_too():
+def test_overlap_is_the_share_of_the_first_selection_in_the_second():
     a = torch.tensor([False, False, False, False, True, True])
     b = torch.tensor([True, False, False, False, False, True])
     c = torch.tensor([True, True, False, True, True, True])
@@ -173,7 +173,7 @@ def test_overlap_is_the_share_of_the_first_pick_that_the_second_made_too():
 
 @quick
 @given(scored)
-def test_overlap_of_two_picks_of_one_size_does_not_depend_on_their_order(case):
+def test_overlap_of_selections_of_equal_size_is_symmetric(case):
     scores, n_pruned = case
     lowest, highest = groups.keep(scores, n_pruned), groups.keep(scores, n_pruned, "max")
     assert groups.overlap(lowest, lowest) == 1.0

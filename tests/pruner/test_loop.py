@@ -131,7 +131,7 @@ def clipping(loss, optimizer):
 
 
 @pytest.mark.parametrize("each_step", [accumulating, by_closure, clipping], ids=lambda step: step.__name__)
-def test_other_loops_come_to_the_same_weights(each_step):
+def test_other_loops_give_the_same_weights(each_step):
     results = []
     for how in (plain, each_step):
         torch.manual_seed(0)
@@ -160,7 +160,7 @@ def test_bf16_and_adamw_run_and_adamw_is_warned_of(network, caplog):
     train(network, pruner, optimizer, steps=1)
 
 
-def test_a_resumed_loop_comes_to_the_same_weights(network):
+def test_a_resumed_loop_gives_the_same_weights(network):
     optimizer = sgd(network)
     pruner = GReg2(network, EXAMPLE, speedup=1.5, steps=60).attach(optimizer)
     train(network, pruner, optimizer, 20)
@@ -199,9 +199,9 @@ REFUSED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("call", "kind", "says"), REFUSED.values(), ids=REFUSED)
-def test_what_is_wrong_is_said_before_training(network, call, kind, says):
-    with pytest.raises(kind, match=says):
+@pytest.mark.parametrize(("call", "kind", "message"), REFUSED.values(), ids=REFUSED)
+def test_wrong_arguments_are_refused_before_training(network, call, kind, message):
+    with pytest.raises(kind, match=message):
         call(network)
 
 

@@ -120,7 +120,7 @@ def test_ranges_are_inclusive_and_by_index(text, expected):
         ("[0-99999999999:0.5]", "'0-99999999999:0.5'"), ("[0,1e-999999999]", "'1e-999999999'"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_read_as_ratios_is_named(text, bad):
+def test_unreadable_ratios_are_named(text, bad):
     with pytest.raises(ValueError) as error:  # noqa: PT011
         parse_stage_pr(text)
     assert bad in str(error.value)
@@ -152,7 +152,7 @@ def test_skipped_layers_are_addresses_or_their_beginnings(text, expected):
         ("[1.0.0.0]", "'1.0.0.0'"), ("layer2", "'layer2'"), ("1.0 2.0", "'1.0 2.0'"), ("{}", "''"),
     ],
 )  # fmt: skip
-def test_what_is_no_address_is_named(text, bad):
+def test_an_invalid_address_is_named(text, bad):
     with pytest.raises(ValueError) as error:  # noqa: PT011
         parse_skip_layers(text)
     assert bad in str(error.value)
@@ -240,17 +240,17 @@ def test_ratios_read_back_as_typed(thousandths, comma):
 # --- residual nets
 
 
-def test_filters_of_a_basic_block_go_from_its_first_conv_only():
+def test_filters_of_a_basic_block_are_pruned_in_its_first_conv_only():
     assert losing(plan("resnet18", "[0,0.5,0.5,0.5,0.5,0]")) == {f"{s}.{b}.0" for s in range(1, 5) for b in range(2)}
 
 
-def test_filters_of_a_bottleneck_go_from_all_convs_but_the_last():
+def test_filters_of_a_bottleneck_are_pruned_in_all_convs_but_the_last():
     blocks = {1: 3, 2: 4, 3: 6, 4: 3}
     expected = {f"{s}.{b}.{c}" for s, n in blocks.items() for b in range(n) for c in (0, 1)}
     assert losing(plan("resnet50", "[0,0.5,0.5,0.5,0.5,0]")) == expected
 
 
-def test_channels_of_a_block_go_from_all_convs_but_the_first():
+def test_channels_of_a_block_are_pruned_in_all_convs_but_the_first():
     basic = {f"{s}.{b}.1" for s in range(1, 5) for b in range(2)}
     assert losing(plan("resnet18", "[0,0.5,0.5,0.5,0.5,0]", kind="channel")) == basic
     bottleneck = losing(plan("resnet50", "[0,0,0,0,0.5,0]", kind="channel"))
@@ -262,7 +262,7 @@ def test_each_stage_has_its_own_ratio():
     assert {(p.layer.address[0], p.groups, p.pruned) for p in made.layers if p.pruned} == {("1", 16, 12), ("3", 64, 21)}
 
 
-def test_every_conv_and_linear_layer_loses_single_weights_by_its_stage():
+def test_single_weights_are_pruned_in_every_conv_and_linear_layer_by_stage():
     made = plan("resnet18", "[0.1,0.2,0.3,0.4,0.5,0.6]", kind="weight")
     for planned in made.layers:
         size = torch.Size(planned.layer.shape).numel()
@@ -320,7 +320,7 @@ def test_skipping_the_stem_or_the_classifier_makes_their_ratio_legal():
     assert losing(plan("resnet20", "[0.5,0.5,0,0,0.5]", "[0,4]")) == {"1.0.0", "1.1.0", "1.2.0"}
 
 
-def test_skipping_what_is_not_there_is_refused_by_name():
+def test_skipping_a_missing_layer_is_refused_by_name():
     with pytest.raises(ValueError, match=r"5\.7"):
         plan("resnet20", "[0,0.5,0.5,0.5,0]", "[1.0,5.7]")
     with pytest.raises(ValueError, match="17"):
@@ -398,7 +398,7 @@ def test_a_list_is_refused_for_a_single_branch_net():
         plan("vgg19", "[0,0.5,0.5,0.5,0]")
 
 
-def test_more_is_never_less():
+def test_a_higher_ratio_never_prunes_fewer_groups():
     for arch, template in (("resnet20", "[0,{r},{r},{r},0]"), ("vgg11", "[0-7:{r}]")):
         totals = [sum(plan(arch, template.format(r=f"0.{tenth}")).pruned.values()) for tenth in range(10)]
         assert totals == sorted(set(totals))

@@ -83,14 +83,14 @@ def test_by_default_greg_1_makes_10001_updates():
     assert schedule.penalty(10_001) == Decimal("1.0001")
 
 
-def test_by_default_greg_2_picks_at_the_1000th_update_and_needs_9901_more():
+def test_by_default_greg_2_selects_at_the_1000th_update_and_needs_9901_more():
     schedule = schedule_for(GReg2)
     assert (schedule.updates_to_pick, schedule.updates_to_finish) == (1000, 10_901)
     assert (schedule.picked_at, schedule.stabilize_from, schedule.cut_after_step) == (4995, 54_500, 94_500)
     assert schedule.penalty(999) < Decimal("0.01") == schedule.penalty(1000)
 
 
-def test_the_cifar_schedule_is_100000_iterations_and_the_standstill():
+def test_the_cifar_schedule_is_100000_iterations_and_the_stabilization():
     schedule = schedule_for(GReg1, update_every_steps=10, stabilize_steps=10_000)
     assert (schedule.stabilize_from, schedule.cut_after_step) == (100_000, 110_000)
 
@@ -99,7 +99,7 @@ def test_at_iteration_48200_of_the_published_log_the_penalty_is_exact():
     assert schedule_for(GReg2).penalty(48_200 // 5 + 1) == Decimal("0.8741")
 
 
-def test_a_pruner_really_stepped_to_iteration_48200_has_that_penalty():
+def test_a_pruner_stepped_to_iteration_48200_has_that_penalty():
     pruner = pruner_for(GReg2, linear(1.0, 2.0), {"0": 1})
     for step in range(48_201):
         pruner.before_step(step)
@@ -141,7 +141,7 @@ def test_nothing_to_prune_is_finished_at_the_first_update(method):
 
 
 @METHODS
-def test_while_penalties_stand_still_they_stay_as_they_are(method):
+def test_penalties_are_constant_during_stabilization(method):
     pruner = pruner_for(
         method, linear(1.0, 2.0), {"0": 1}, update_every_steps=1, stabilize_steps=20,
         grow="0.1", limit="0.35", grow_pick="0.1", limit_pick="0.1",
@@ -156,7 +156,7 @@ def test_while_penalties_stand_still_they_stay_as_they_are(method):
 # --- which groups
 
 
-def test_greg_1_picks_before_the_first_step_and_penalises_its_pick_alone():
+def test_greg_1_selects_before_the_first_step_and_penalizes_only_its_selection():
     model = linear(3.0, 1.0, -2.0, 0.5)
     pruner = pruner_for(GReg1, model, {"0": 2}, update_every_steps=2, grow="0.25")
     assert pruner.kept()["0"].tolist() == [True, False, True, False]
@@ -169,7 +169,7 @@ def test_greg_1_picks_before_the_first_step_and_penalises_its_pick_alone():
     assert pruner.kept()["0"].tolist() == [True, False, True, False]
 
 
-def test_greg_1_takes_any_pick_it_is_given():
+def test_greg_1_accepts_any_selection():
     model = linear(3.0, 1.0)
     picks = {"0": torch.tensor([False, True])}
     pruner = GReg1.of(model, plan_for(model, "filter", {"0": 1}), schedule_for(GReg1, grow="0.25"), picks)
@@ -177,7 +177,7 @@ def test_greg_1_takes_any_pick_it_is_given():
     assert penalties(pruner) == [0.25, 0]
 
 
-def test_greg_2_penalises_every_group_until_it_picks_the_lowest_of_the_weights_as_they_then_are():
+def test_greg_2_penalizes_every_group_until_it_selects_the_lowest_of_the_current_weights():
     model = linear(3.0, 1.0, -2.0, 0.5)
     pruner = pruner_for(
         GReg2, model, {"0": 2}, update_every_steps=1, grow_pick="0.25", limit_pick="0.5", grow="1", keep="-0.125",
@@ -231,7 +231,7 @@ def test_two_steps_of_sgd_on_a_scalar_weight_by_hand():
 
 
 @KINDS
-def test_the_gradient_gets_the_penalty_of_its_group_times_the_weight(kind):
+def test_the_penalty_of_its_group_times_the_weight_is_added_to_the_gradient(kind):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 2))
     pruner = pruner_for(GReg2, model, {"0": 2}, kind, update_every_steps=1, grow_pick="1", limit_pick="1", keep="-3")
@@ -261,7 +261,7 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
 
 @KINDS
 @METHODS
-def test_only_weights_of_layers_that_lose_groups_are_penalised(method, kind):
+def test_only_weights_of_pruned_layers_are_penalized(method, kind):
     model = net_with_everything()
     pruner = pruner_for(method, model, {"3": 2}, kind, update_every_steps=1, grow="1", grow_pick="1", limit="99")
     for step in range(3):
@@ -309,7 +309,7 @@ def descend(pruner, model, loss, until, lr=0.02) -> None:
 
 @pytest.mark.parametrize("flat", [0, 1])
 @pytest.mark.parametrize("kind", ["filter", "weight"])
-def test_of_two_equal_weights_greg_2_picks_the_flat_one_where_l1_cannot_tell(kind, flat):
+def test_of_two_equal_weights_greg_2_selects_the_flat_one_where_l1_ties(kind, flat):
     model = linear(1.0, 1.0)
     curvatures = [10.0, 10.0]
     curvatures[flat] = 1.0
@@ -327,7 +327,7 @@ def test_of_two_equal_weights_greg_2_picks_the_flat_one_where_l1_cannot_tell(kin
     assert weight[1 - flat] > 0.99
 
 
-def test_the_optimum_moves_by_curvature_as_the_paper_says():
+def test_the_optimum_moves_by_curvature_as_in_the_paper():
     model, curvatures, penalty = linear(2.0, 2.0, 2.0), [8.0, 2.0, 0.5], 0.5
     pruner = pruner_for(GReg2, model, {"0": 1}, update_every_steps=10_000, grow_pick=str(penalty), limit_pick="1")
     descend(pruner, model, lambda: quadratic(model, curvatures, 2.0), until=2000)
@@ -360,7 +360,7 @@ def test_a_pruner_averages_the_gaps_of_its_updates(method):
     assert pruner.gaps() == {"0": pytest.approx(0.9 * 4 + 0.1 * 14)}
 
 
-def test_while_greg_2_is_picking_the_gap_is_of_the_set_it_would_pick_now():
+def test_before_selection_greg_2s_gap_is_that_of_the_current_selection():
     model = linear(1.0, 4.0)
     pruner = pruner_for(GReg2, model, {"0": 1}, update_every_steps=1)
     pruner.before_step(0)
@@ -417,8 +417,8 @@ def test_greg_2_ends_a_layer_by_its_own_gap():
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("every", [1, 4])
 @pytest.mark.parametrize("dead", [1, 3])
-def test_a_layer_with_dead_filters_picks_at_its_ceiling_and_ends_there(dead, every, late):
-    """Its gap is infinite from the start, but a gap ends nothing before the pick."""
+def test_a_layer_with_zero_filters_selects_and_ends_at_its_ceiling(dead, every, late):
+    """Its gap is infinite from the start, but gaps end nothing before selection."""
     model = two_layers((0.0,) * dead + (1.0, 2.0), (1.0, 4.0))
     pruner = pruner_for(
         GReg2, model, {"0": dead, "1": 1}, update_every_steps=every, stabilize_steps=every, grow_pick="0.01",
@@ -442,7 +442,7 @@ def test_a_layer_with_dead_filters_picks_at_its_ceiling_and_ends_there(dead, eve
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_dead_layers_alone_end_the_growth_at_the_pick(late):
+def test_layers_with_zero_filters_end_growth_at_selection(late):
     model = linear(0.0, 0.0, 1.0)
     pruner = pruner_for(
         GReg2, model, {"0": 2}, update_every_steps=4, stabilize_steps=6, grow_pick="0.001", limit_pick="0.01"
@@ -453,7 +453,7 @@ def test_dead_layers_alone_end_the_growth_at_the_pick(late):
 
 
 @METHODS
-def test_no_gap_ends_single_weights_early_though_it_is_followed(method):
+def test_gaps_of_single_weights_are_recorded_but_end_nothing_early(method):
     model = linear(1.0, 1e6)
     pruner = pruner_for(method, model, {"0": 1}, "weight", **QUICK, limit_pick="0.02", limit="0.05")
     expected = pruner.schedule.cut_after_step
@@ -529,7 +529,7 @@ def through_a_file(state: dict) -> dict:
 @KINDS
 @METHODS
 @pytest.mark.parametrize("interrupted_at", [3, 9, 15, 27])
-def test_a_run_restored_in_the_middle_goes_on_as_if_it_had_not_stopped(method, kind, interrupted_at):
+def test_a_run_restored_in_the_middle_continues_as_uninterrupted(method, kind, interrupted_at):
     whole = Run(method, kind, seed=0)
     whole.go()
     assert whole.step > 27
@@ -565,8 +565,8 @@ def test_a_pruner_restored_in_memory_is_independent_of_the_one_it_came_from(meth
 
 @METHODS
 @pytest.mark.parametrize("late", [False, True])
-def test_saving_decides_nothing(method, late):
-    """A run of several processes is saved by one of them: all must go on alike."""
+def test_saving_changes_no_decision(method, late):
+    """With several processes only rank 0 saves: saving must not change its state."""
     saved, alone = (gap_ended(method, late) for _ in range(2))
     ended_by_gap = False
     while not alone.pruner.finished:
@@ -587,7 +587,7 @@ def test_saving_decides_nothing(method, late):
 
 @METHODS
 @pytest.mark.parametrize("late", [False, True])
-def test_a_run_restored_at_any_step_decides_what_it_would_have(method, late):
+def test_a_run_restored_at_any_step_makes_the_same_decisions(method, late):
     whole = gap_ended(method, late)
     states, prints = [], []
     while not whole.pruner.finished:
@@ -620,7 +620,7 @@ def test_a_checkpoint_without_pending_gaps_is_read_as_one_that_has_none(method):
 
 
 def gap_ended(method: type[GReg], late: bool, seed: int = 0) -> Run:
-    """A prune phase whose layers end by their gaps, read late or at once."""
+    """Prune phase whose layers end by their gaps, read an update later or immediately."""
     run = Run(method, "filter", seed, grow="2", limit="90", gap_limit=4.0)
     run.pruner.reads_late = late
     return run
@@ -630,8 +630,8 @@ def gap_ended(method: type[GReg], late: bool, seed: int = 0) -> Run:
 
 
 @METHODS
-def test_gaps_read_an_update_later_give_the_same_penalties_picks_and_steps(method):
-    """λ stands still between two updates, so that what an update decided may be learnt at the next."""
+def test_gaps_read_an_update_later_give_the_same_penalties_selections_and_steps(method):
+    """λ is constant between updates, so the decision of an update may be read at the next."""
     schedule = schedule_for(
         method, update_every_steps=3, stabilize_steps=4, grow="0.5", grow_pick="0.2", limit="50", limit_pick="3",
         gap_limit=3.0,

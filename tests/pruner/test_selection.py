@@ -40,7 +40,7 @@ def base(tmp_path_factory):
 
 @pytest.fixture
 def prune(base, tmp_path):
-    """Prune the trained network in a directory of the call's own; must succeed."""
+    """Prune the trained network in a new directory; must succeed."""
     numbers = itertools.count()
 
     def call(*words, start=base):
@@ -57,8 +57,8 @@ def kept_by(ran):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", PRUNERS)
-def test_every_pruner_cuts_what_its_plan_says_and_its_file_gives_the_network_back(method, kind, prune, tmp_path):
-    """A new pruner is tested here without a line of its own."""
+def test_every_pruner_cuts_as_planned_and_its_file_is_loaded(method, kind, prune, tmp_path):
+    """Covers new pruners without changes."""
     words = ("--method", method, "--wg", kind, "--stage_pr", "[4:0.01]" if kind == "weight" else "[2:0.1]")
     ran = prune(*words, *short_phase(method))
     plan = json.loads(run_program(tmp_path / "plan", *TINY, *words, "--plan=json").out)
@@ -76,7 +76,7 @@ def test_every_pruner_cuts_what_its_plan_says_and_its_file_gives_the_network_bac
     assert f"params {plan['params1']:,} " in again.out
 
 
-def test_random_picks_follow_the_seed(prune):
+def test_random_selection_follows_the_seed(prune):
     words = ("--method", "L1", "--pick_pruned", "rand", *CUT)
     first, again, other = prune(*words), prune(*words), prune(*words, "--seed", 4)
     for name, mask in kept_by(first).items():
@@ -85,7 +85,7 @@ def test_random_picks_follow_the_seed(prune):
 
 
 @pytest.mark.parametrize(("how", "sign"), [("min", 1), ("max", -1)])
-def test_picks_go_by_magnitude(prune, base, how, sign):
+def test_selection_is_by_magnitude(prune, base, how, sign):
     weights = torch.load(base, weights_only=True)["model"]
     for name, mask in kept_by(prune("--method", "L1", "--pick_pruned", how, *CUT)).items():
         scores = sign * weights[f"{name}.weight"].abs().flatten(1).mean(1)
@@ -93,7 +93,7 @@ def test_picks_go_by_magnitude(prune, base, how, sign):
 
 
 @pytest.mark.parametrize("method", ["L1", "GReg-1"])
-def test_the_very_groups_of_another_run_are_inherited(prune, method):
+def test_the_kept_groups_of_another_run_are_inherited(prune, method):
     random = prune("--method", "L1", "--pick_pruned", "rand", *CUT)
     heir = prune("--method", method, "--base_pr_model", random.weights("pruned_model"), *SHORT_GREG)
     for name, mask in kept_by(random).items():
@@ -103,14 +103,14 @@ def test_the_very_groups_of_another_run_are_inherited(prune, method):
 
 
 @pytest.mark.parametrize("words", [("--method", "L1", "--inherit_pruned", "pr"), ("--method", "GReg-2", *SHORT_GREG)])
-def test_numbers_alone_are_inherited_where_that_is_asked_for_or_all_that_can_be(prune, words):
+def test_only_numbers_are_inherited_if_requested_or_by_greg_2(prune, words):
     random = prune("--method", "L1", "--pick_pruned", "rand", *CUT)
     heir = prune("--base_pr_model", random.weights("pruned_model"), *words)
     assert {n: int(m.sum()) for n, m in kept_by(random).items()} == {n: int(m.sum()) for n, m in kept_by(heir).items()}
     assert any(not mask.equal(kept_by(heir)[name]) for name, mask in kept_by(random).items())
 
 
-def test_masks_are_inherited_too(prune):
+def test_masks_are_inherited(prune):
     first = prune("--method", "L1", "--wg", "weight", "--pick_pruned", "rand", *CUT)
     heir = prune("--method", "L1", "--wg", "weight", "--base_pr_model", first.weights("pruned_model"))
     for name, mask in first.load("pruned_model")["masks"].items():
@@ -118,16 +118,16 @@ def test_masks_are_inherited_too(prune):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [(CUT, "exclude each other"), (("--wg", "channel"), "use --wg filter"), (("--arch", "lenet5"), "not a lenet5")],
 )
-def test_inheriting_what_does_not_fit_is_refused(prune, base, tmp_path, words, said):
+def test_inheriting_from_another_network_is_refused(prune, base, tmp_path, words, message):
     source = prune("--method", "L1", *CUT).weights("pruned_model")
     ran = run_program(
         tmp_path / "refused", *TINY, "--method", "L1", "--base_model_path", base, "--base_pr_model", source, *words
     )
     assert ran.code == 2
-    assert said in ran.err
+    assert message in ran.err
     assert not (tmp_path / "refused" / "Experiments").exists()
 
 
@@ -157,7 +157,7 @@ def test_starting_the_cut_network_from_scratch(prune):
     assert all((b[key] == 0).all() for key in b if key.endswith("bias"))
 
 
-def test_greg_says_that_it_does_not_start_from_scratch(prune):
+def test_greg_warns_that_it_ignores_reinit(prune):
     ran = prune("--method", "GReg-1", *CUT, *SHORT_GREG, "--reinit", "orth")
     assert "no effect under --method GReg-1: --reinit" in ran.err
 
@@ -187,7 +187,7 @@ def test_the_oracle_refuses_absurd_counts(tmp_path):
     assert "at most 20,000" in ran.err
 
 
-def test_the_oracle_judges_before_it_fine_tunes_its_candidates(prune):
+def test_the_oracle_compares_candidates_before_fine_tuning(prune):
     words = ("--oracle_pruning", "--stage_pr", "[1:0.1]", "--epochs", 1, "--lr_ft", "0:0.01")
     plain, tuned = prune(*words), prune(*words, "--ft_in_oracle_pruning")
     assert "fine-tuned" not in plain.log
@@ -201,7 +201,7 @@ def test_the_oracle_judges_before_it_fine_tunes_its_candidates(prune):
         assert int((~mask).nonzero()) == before.index(min(before))
 
 
-def test_a_candidates_loss_is_that_before_it_is_fine_tuned(base):
+def test_a_candidates_loss_is_that_before_fine_tuning(base):
     options, _ = parse([str(word) for word in (*TINY, "--method", "Oracle", "--ft_in_oracle_pruning", "--epochs", 1)])
     data = DataSource("digits", "./data").load(3, 0, torch.device("cpu"))
     candidate = load_pruned(base)
@@ -211,7 +211,7 @@ def test_a_candidates_loss_is_that_before_it_is_fine_tuned(base):
 
 
 @pytest.mark.parametrize("kind", ["filter", "weight"])
-def test_a_pruned_network_is_fine_tuned_as_it_is(prune, kind):
+def test_directly_ft_weights_fine_tunes_any_kind(prune, kind):
     first = prune("--method", "L1", "--wg", kind, *CUT)
     again = prune("--method", "L1", "--wg", kind, "--directly_ft_weights", first.weights("pruned_model"), "--epochs", 1)
     assert again.report["params_after"] == first.report["params_after"]
@@ -270,7 +270,7 @@ def test_an_ensemble_without_noise_is_the_network(base):
     assert all(value.equal(before[key]) for key, value in network.state_dict().items())
 
 
-def test_noise_leaves_biases_alone():
+def test_noise_does_not_change_biases():
     """Of convs, linear layers and batch-norm; every weight has noise, batch-norm's γ too."""
     network = small_net_with_batch_norm()
     before = {name: value.clone() for name, value in network.named_parameters()}
@@ -369,19 +369,19 @@ def test_params_json_gives_defaults_under_config_and_command_line(tmp_path):
     assert "'epohcs'" in ran.err
 
 
-@pytest.mark.parametrize(("words", "said"), [(("--gpu", 1), "--gpu 1"), (("--start-epoch", 3), "--start_epoch")])
-def test_what_does_nothing_here_is_said(tmp_path, monkeypatch, words, said):
+@pytest.mark.parametrize(("words", "message"), [(("--gpu", 1), "--gpu 1"), (("--start-epoch", 3), "--start_epoch")])
+def test_flags_without_effect_here_give_a_notice(tmp_path, monkeypatch, words, message):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     ran = run_program(tmp_path, "--dataset", "digits", "--arch", "resnet20", *words, "--plan")
     assert ran.code == 0
-    assert said in ran.err
+    assert message in ran.err
     assert len(ran.err.splitlines()) == 1
 
 
 # --- torchvision's weights and networks --------------------------------------------------------------------
 
 
-def test_a_network_without_trained_weights_is_refused_them(tmp_path):
+def test_pretrained_is_refused_for_a_network_without_trained_weights(tmp_path):
     ran = run_program(tmp_path, "--dataset", "cifar10", "--arch", "resnet56", "--pretrained", "--plan")
     assert ran.code == 2
     assert "there are no weights of resnet56" in ran.err
@@ -390,7 +390,7 @@ def test_a_network_without_trained_weights_is_refused_them(tmp_path):
     assert "there are IMAGENET1K_V1, IMAGENET1K_V2" in ran.err
 
 
-def test_weights_that_cannot_be_downloaded_say_which_file_to_put_where(tmp_path, monkeypatch):
+def test_a_failed_download_of_weights_names_the_file_and_its_place(tmp_path, monkeypatch):
     def no_network(*args, **kwargs):
         raise OSError("no network")
 
@@ -405,7 +405,7 @@ def test_weights_that_cannot_be_downloaded_say_which_file_to_put_where(tmp_path,
     assert len(ran.err.splitlines()) == 1
 
 
-def test_weights_in_their_place_are_the_base(tmp_path, monkeypatch):
+def test_weights_in_the_cache_are_the_base(tmp_path, monkeypatch):
     folder = write_image_folder(tmp_path / "pets")
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "hub"))
     place = tmp_path / "hub" / "checkpoints"
@@ -468,7 +468,7 @@ LOOKALIKE = """
 
 
 @pytest.mark.parametrize("width", [10, 7])
-def test_a_pickled_network_is_read_only_where_it_is_trusted(tmp_path, width):
+def test_a_pickled_network_is_read_only_with_trust_checkpoint(tmp_path, width):
     file = tmp_path / "theirs.pth"
     subprocess.run([sys.executable, "-c", textwrap.dedent(LOOKALIKE), str(file), str(width)], check=True)
     words = (*TINY, "--evaluate", "--base_model_path", file)

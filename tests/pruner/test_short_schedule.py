@@ -1,4 +1,4 @@
-"""``--prune_steps N``: exactly N steps, whatever else is given, and the constants by hand."""
+"""``--prune_steps N``: exactly N steps with any other flags; constants computed by hand."""
 
 import itertools
 from decimal import Decimal
@@ -17,7 +17,7 @@ LENGTHS = (20, 100, 626, 1_000, 5_000, 15_625, 15_626, 20_000, 100_000, 1_000_00
 
 
 def parsed(method, *words):
-    """The options of ``--flag value …``, without the price of a command line."""
+    """Return the options of ``--flag value …`` without parsing a command line."""
     given = {flag.removeprefix("--"): str(value) for flag, value in zip(words[::2], words[1::2], strict=True)}
     return build({"dataset": "digits", "seed": "0", "method": method, **given})
 
@@ -87,7 +87,7 @@ def test_the_constants_of_greg_2_by_hand(n_steps):
 
 
 @pytest.mark.parametrize("method", ["GReg-1", "GReg-2"])
-def test_every_length_is_kept_to_the_step_and_λ_ends_just_above_τ(method):
+def test_every_length_is_exact_and_λ_ends_just_above_τ(method):
     for n_steps in (*range(2, 700), *LENGTHS):
         options = parsed(method, "--prune_steps", n_steps)
         schedule = schedule_of(options)
@@ -118,7 +118,7 @@ GIVEN = {
 
 @pytest.mark.parametrize("method", ["GReg-1", "GReg-2"])
 @pytest.mark.parametrize("name", GIVEN)
-def test_a_flag_that_is_given_stays_and_the_length_too(name, method):
+def test_a_given_flag_and_the_length_are_both_kept(name, method):
     for value, n_steps in itertools.product(GIVEN[name], (626, 1_000, 100_000)):
         options = parsed(method, "--prune_steps", n_steps, f"--{name}", value)
         assert getattr(options, name) == Decimal(value)
@@ -137,7 +137,7 @@ def test_with_k_s_given_growth_takes_the_rest_at_a_k_u_that_divides_it():
     assert 89_999 % options.update_reg_interval == 0
 
 
-def test_flags_that_leave_no_freedom_win_over_the_length():
+def test_flags_that_fix_the_length_override_it():
     words = ("--prune_steps", 1_000, "--update_reg_interval", 10, "--stabilize_reg_interval", 100)
     assert length_of(parsed("GReg-1", *words)) == 991
     words = (*words, "--reg_granularity_prune", "0.1")
@@ -145,7 +145,7 @@ def test_flags_that_leave_no_freedom_win_over_the_length():
 
 
 @pytest.mark.parametrize("method", ["GReg-1", "GReg-2"])
-def test_any_flags_give_the_length_or_name_the_smallest_that_they_can(method):
+def test_any_flags_give_the_length_or_name_the_smallest_possible(method):
     lists = [[None, *values[:2]] for values in GIVEN.values()]
     refused = 0
     for values, n_steps in itertools.product(itertools.product(*lists), (1, 30, 626)):
@@ -178,7 +178,7 @@ def test_without_the_flag_nothing_changes():
 
 
 @pytest.mark.parametrize("method", ["none", "L1"])
-def test_methods_without_a_prune_phase_are_left_alone_and_that_is_said(method):
+def test_methods_without_a_prune_phase_give_a_notice(method):
     options, notices = parse(["--dataset", "digits", "--method", method, "--prune_steps", "100"])
     assert (options.update_reg_interval, options.lr_prune) == (5, 0.001)
     assert any("--prune_steps" in notice for notice in notices)
@@ -186,7 +186,7 @@ def test_methods_without_a_prune_phase_are_left_alone_and_that_is_said(method):
 
 @pytest.mark.parametrize("method", ["GReg-1", "GReg-2"])
 @pytest.mark.parametrize("n_steps", LENGTHS)
-def test_what_it_gives_is_written_down_and_read_back_the_same(n_steps, method, tmp_path):
+def test_its_settings_are_stored_and_read_back_unchanged(n_steps, method, tmp_path):
     options = parsed(method, "--prune_steps", n_steps)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(to_plain(options)))
     assert parse(["--config", str(tmp_path / "params.yaml")])[0] == options

@@ -1,4 +1,4 @@
-"""Which filters are free: hand-made networks with what trips tracers, and torchvision's networks."""
+"""Free filters of hand-made networks that are hard to trace, and of torchvision's networks."""
 
 import copy
 
@@ -95,7 +95,7 @@ class Squeeze(Network):
 
 
 class Gated(Network):
-    """Two factors side by side (SwiGLU) go together only."""
+    """Two factors (SwiGLU) are pruned together only."""
 
     def __init__(self):
         super().__init__(other=conv(8, 8))
@@ -105,7 +105,7 @@ class Gated(Network):
 
 
 class Concatenation(Network):
-    """Readers of a concatenation lose the columns of each branch."""
+    """Layers that read a concatenation lose the columns of each branch."""
 
     width = 16
 
@@ -117,7 +117,7 @@ class Concatenation(Network):
 
 
 class Split(Network):
-    """A split may have its sizes written down: its channels stay."""
+    """A split may have hard-coded sizes: its channels are fixed."""
 
     width = 4
 
@@ -127,7 +127,7 @@ class Split(Network):
 
 
 class OwnParameter(Network):
-    """A parameter per channel that is no layer's would keep its size."""
+    """A per-channel parameter of no known layer would keep its size."""
 
     def __init__(self):
         super().__init__(scale=nn.Parameter(torch.full((8, 1, 1), 1e-6)))
@@ -166,14 +166,14 @@ class Shuffle(Network):
 
 
 class SharedTwice(Network):
-    """A module called twice in a row: its filters are its own columns, too."""
+    """A module called twice in a row: its filters are also its own columns."""
 
     def form(self, x):
         return F.relu(self.b(F.relu(self.b(x))))
 
 
 class SharedReader(Network):
-    """A module that reads two layers ties their filters."""
+    """A module that reads two layers couples their filters."""
 
     def __init__(self):
         super().__init__(one=conv(8, 8), two=conv(8, 8), reader=conv(8, 8))
@@ -193,7 +193,7 @@ class Unused(Network):
 
 
 class FunctionalLinear(Network):
-    """A weight that is no module's, as attention's qkv."""
+    """A weight without a module, as attention's qkv."""
 
     def __init__(self):
         super().__init__(qkv=nn.Parameter(torch.randn(6, 8)), back=nn.Linear(6, 8))
@@ -235,7 +235,7 @@ class Flattened(Network):
 
 
 class Attention(Network):
-    """Queries, keys and values stay; the MLP beside them is free."""
+    """Queries, keys and values are fixed; the MLP beside them is free."""
 
     def __init__(self):
         super().__init__(
@@ -251,14 +251,14 @@ class Attention(Network):
 
 
 class InPlace(Network):
-    """In-place operators keep the channels apart, too."""
+    """In-place operators keep channels separate."""
 
     def form(self, x):
         return F.relu_(self.b(x).mul_(2).add_(1))
 
 
 class TwoOutputs(Network):
-    """What leaves the network stays."""
+    """Outputs of the network are fixed."""
 
     def forward(self, x):
         x = self.a(x)
@@ -298,7 +298,7 @@ def half_of_all(structure: Structure):
 
 
 @pytest.mark.parametrize(("form", "expected"), FORMS.items(), ids=[form.__name__ for form in FORMS])
-def test_every_layer_is_free_and_exact_or_stays_with_a_reason(form, expected):
+def test_every_layer_is_free_and_exact_or_fixed_with_a_reason(form, expected):
     torch.manual_seed(0)
     network = form()
     structure = Structure(network, IMAGE)
@@ -312,7 +312,7 @@ def test_every_layer_is_free_and_exact_or_stays_with_a_reason(form, expected):
 
 
 @pytest.mark.parametrize("form", [Plain, Squeeze, Grouped, Depthwise], ids=lambda form: form.__name__)
-def test_tracing_leaves_the_network_as_it_was(form):
+def test_tracing_does_not_change_the_network(form):
     network = form().train()
     network.b.eval()
     before = copy.deepcopy(network.state_dict())
@@ -324,7 +324,7 @@ def test_tracing_leaves_the_network_as_it_was(form):
 
 @pytest.mark.parametrize("tensor", ["b.weight", "depthwise.weight", "norm.running_var"])
 def test_a_structure_that_misses_something_is_not_proved(tensor):
-    """The proof, not the tracer, is what a user relies on."""
+    """The proof does not rely on the tracer."""
     network = Depthwise()
     structure = Structure(network, IMAGE)
     for key in [key for key in structure._trace.uses if key[0] == tensor]:

@@ -1,4 +1,4 @@
-"""Random networks of operators that keep channels apart and operators that do not: whatever is called free is exact."""
+"""Random networks of operators that keep channels separate and others: layers reported free are cut exactly."""
 
 import random
 
@@ -118,7 +118,7 @@ class RandomNetwork(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore:.*groups.*")
-def test_what_is_called_free_in_a_random_network_is_proved():
+def test_layers_reported_free_in_a_random_network_are_proved():
     n_free = 0
     for seed in range(150):
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""An independent reference for the cut: groups zeroed after their batch norm, which works for the seed's networks."""
+"""Independent reference for the cut: groups zeroed after their batch norm, for networks with addresses."""
 
 from contextlib import ExitStack
 
@@ -24,8 +24,8 @@ def zeroed_outputs(model: nn.Module, kept: dict[str, Tensor], kind: str, images:
         return functional_call(model, masked, images)
     norms = _norms_after(model, images)
     with ExitStack() as hooks:
-        for name, stays in kept.items():
-            mask = stays.to(images.device)
+        for name, is_kept in kept.items():
+            mask = is_kept.to(images.device)
             if kind == "filter":
                 hook = model.get_submodule(norms.get(name, name)).register_forward_hook(_zero_outputs(mask))
             else:

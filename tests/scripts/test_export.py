@@ -39,7 +39,7 @@ def test_the_exported_network_computes_what_the_pruned_one_does(pruned, suffix, 
 
 
 @pytest.mark.skipif(HAS_ONNX, reason="needs a machine without onnx")
-def test_a_package_that_lacks_is_named(pruned, tmp_path, capsys):
+def test_a_missing_package_is_named(pruned, tmp_path, capsys):
     assert main([str(pruned[0]), str(tmp_path / "net.onnx")]) == 2
     assert EXTRA in capsys.readouterr().err
 

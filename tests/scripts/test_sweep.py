@@ -100,6 +100,7 @@ def test_only_selects_an_experiment_by_name_or_runs_by_pattern(tmp_path, capsys)
         assert capsys.readouterr().out.count("to do") == n
 
 
+@pytest.mark.slow
 def test_runs_are_made_two_at_a_time_then_skipped_and_failures_named(tmp_path):
     grid = json.loads(json.dumps(GRID))
     grid["experiments"]["one"]["axes"]["size"]["wrong"] = "--batch_size nothing"
