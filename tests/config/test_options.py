@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 import yaml
 from helpers import one_line_refusal
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from data import DATASETS
@@ -593,6 +593,9 @@ def assert_value_or_refusal(read, text, kind):
 
 
 @given(st.sampled_from([f.name for f in fields(Options) if f.name not in ("dataset", "base_model_path")]), NEAR)
+@example("lr", "--")
+@example("lr_ft", "--")
+@example("note", "--")
 def test_any_value_of_any_flag_is_accepted_or_refused_in_one_line(name, text):
     try:
         parse(["--dataset", "digits", f"--{name}={text}"])

@@ -93,7 +93,7 @@ WRONG = {
     "the output": ("nets.py:small --ratios 7:0.5", "reaches the network's output"),
     "an odd speedup": ("nets.py:small --speedup 30", "cannot be reached: at most"),
     "two sources": ("nets.py:small --stage_pr [0-1:0.5]", "--ratios and --stage_pr exclude each other"),
-    "channels": ("nets.py:small --wg channel", "give --wg filter"),
+    "channels": ("nets.py:small --wg channel", "use --wg filter"),
 }
 
 

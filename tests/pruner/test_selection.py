@@ -191,7 +191,7 @@ def test_the_oracle_compares_candidates_before_fine_tuning(prune):
     words = ("--oracle_pruning", "--stage_pr", "[1:0.1]", "--epochs", 1, "--lr_ft", "0:0.01")
     plain, tuned = prune(*words), prune(*words, "--ft_in_oracle_pruning")
     assert "fine-tuned" not in plain.log
-    found = re.findall(r"candidate of training loss ([0-9.]+); fine-tuned: test acc1 ([0-9.]+) ", tuned.log)
+    found = re.findall(r"candidate with training loss ([0-9.]+); fine-tuned: test acc1 ([0-9.]+) ", tuned.log)
     before, accuracies = (list(map(float, column)) for column in zip(*found, strict=True))
     assert len(found) == 10
     assert all(0 <= accuracy <= 100 for accuracy in accuracies)

@@ -112,7 +112,8 @@ def read(argv: Sequence[str]) -> tuple[dict[str, str], set[str]]:
     Raises:
         ValueError: an unknown flag or key.
     """
-    typed = vars(build_parser().parse_args(_words(argv)))
+    # Python up to 3.12 drops the value of "--flag=--" and leaves an empty list.
+    typed = {name: "--" if text == [] else text for name, text in vars(build_parser().parse_args(_words(argv))).items()}
     given: dict[str, str] = {}
     for source in ("params_json", "config"):  # later ones win
         if source in typed:
