@@ -1,7 +1,7 @@
 """The public API of the data sets."""
 
 from .images import BadImageError
-from .loaders import ArgumentError, Data, DataSource
+from .loaders import TEST_BATCH, ArgumentError, Data, DataSource
 from .registry import DATASETS
 from .sampler import Shard, held_out_images, steps_per_epoch
 from .spec import DataSpec
@@ -10,6 +10,7 @@ from .workers import LostWorkerError, lost_worker
 
 __all__ = [
     "DATASETS",
+    "TEST_BATCH",
     "ArgumentError",
     "BadImageError",
     "Batch",

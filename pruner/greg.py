@@ -36,7 +36,8 @@ class GReg1(GReg):
 
     def _grow(self, layer: RegularizedLayer, step: int) -> None:
         self._set_penalty(layer)
-        layer.average_gap(groups.gap(layer.scores(), self._l1_picks[layer.name]))
+        if self.kind in self.gap_kinds:
+            layer.average_gap(groups.gap(layer.scores(), self._l1_picks[layer.name]))
 
     def _wide(self, gaps: list[float]) -> list[bool]:
         """End all layers together, when every gap is wide."""
@@ -65,11 +66,10 @@ class GReg2(GReg):
         self._set_penalty(layer)
         if layer.kept is None and layer.updates >= self.schedule.updates_to_pick:
             self._pick(layer, step)
-        if layer.kept is not None:
-            layer.average_gap(groups.gap(layer.scores(), layer.kept))
-        elif self.kind != "weight":  # a would-be pick of millions of weights at every update would cost too much
+        if self.kind in self.gap_kinds:
             scores = layer.scores()
-            layer.average_gap(groups.gap(scores, groups.keep(scores, layer.n_pruned)))
+            kept = groups.keep(scores, layer.n_pruned) if layer.kept is None else layer.kept
+            layer.average_gap(groups.gap(scores, kept))
 
     def _wide(self, gaps: list[float]) -> list[bool]:
         return [gap >= self.schedule.gap_limit for gap in gaps]

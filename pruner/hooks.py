@@ -6,6 +6,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from .penalty import Penalty
+
 
 class Hooks(Protocol):
     """Hook points at which weights and gradients may be changed.
@@ -15,9 +17,11 @@ class Hooks(Protocol):
 
     Attributes:
         decisions: number of discrete decisions so far; while it stands, so does ``fingerprint``.
+        penalty: what ``after_backward`` adds to gradients, if anything; it can apply weight decay in the same pass.
     """
 
     decisions: int
+    penalty: Penalty | None
 
     def before_step(self, step: int) -> None:
         """Called before the forward pass of `step`, counted from 0."""
@@ -44,6 +48,7 @@ class NoHooks(Hooks):
     """Do nothing: plain training."""
 
     decisions = 0
+    penalty: Penalty | None = None
 
     def before_step(self, step: int) -> None:
         pass

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,45 +18,12 @@ from . import groups, l1
 from .base import PruningContext
 from .loop import InLoop, Settings
 from .options import PrunerOptions
+from .penalty import FilterFactors, GroupFactors, Penalty, RegularizedLayer
 from .plan import Plan
 from .schedule import Schedule
 from .structure import Structure
 
 log = logging.getLogger(__name__)
-
-
-class RegularizedLayer:
-    """A pruned layer: its penalties, selection and progress.
-
-    Attributes:
-        updates: number of penalty updates so far; λ follows from it alone.
-        kept: bool (groups,), or None while nothing is picked.
-        gap: running average of the gap, a scalar tensor, or None before the first.
-        penalty: λ per slice of the weight, (groups · width,), of the weight's dtype.
-        width: filters per group.
-    """
-
-    def __init__(self, name: str, weight: nn.Parameter, kind: str, n_pruned: int, width: int = 1):
-        self.name, self.weight, self.kind, self.n_pruned, self.width = name, weight, kind, n_pruned, width
-        self.updates, self.finished = 0, False
-        self.kept: Tensor | None = None
-        self.gap: Tensor | None = None
-        self.penalty = torch.zeros(groups.count(weight.shape, kind), dtype=weight.dtype, device=weight.device)
-
-    def scores(self) -> Tensor:
-        return groups.scores(self.weight, self.kind, self.width)
-
-    def average_gap(self, new: Tensor) -> None:
-        """0.9 old + 0.1 new; the first value is taken as it is.
-
-        Source: the original; the paper says only "when the magnitude gap is large enough" (section 3.3).
-        """
-        self.gap = new if self.gap is None else 0.9 * self.gap + 0.1 * new
-
-    def set_penalty(self, pruned: float, kept: float) -> None:
-        self.penalty.fill_(pruned)
-        if self.kept is not None and kept != pruned:
-            self.penalty.masked_fill_(self.kept.repeat_interleave(self.width), kept)
 
 
 class _PendingGaps:
@@ -92,57 +58,6 @@ def penalizes_groups(options: PrunerOptions, plan: Plan) -> bool:
     return (options.penalize or by_default) == "group"
 
 
-class GroupPenalty:
-    """λ on every parameter that the cut removes: filters, biases, batch-norm entries, depthwise filters, columns.
-
-    Before a batch-norm a filter is scale-free: λ on the filter alone shrinks its weights and not its output.
-
-    Attributes:
-        stale: whether λ has changed since the factors were computed.
-    """
-
-    def __init__(self, model: nn.Module, layers: list[RegularizedLayer], structure: Structure):
-        self._layers, self.stale = layers, True
-        starts, n_units = {}, 0
-        for layer in layers:
-            starts[layer.name], n_units = n_units, n_units + len(layer.penalty) // layer.width
-        names = list(structure.layers)
-        start_of = np.array([starts.get(name, -1) for name in names])
-        parameters = dict(model.named_parameters())
-        self._entries: list[tuple[nn.Parameter, int, Tensor]] = []  # parameter, dimension, number of the unit
-        for (name, dim), (numbers, units) in structure.members().items():
-            index = np.where(start_of[numbers] >= 0, start_of[numbers] + units, n_units)
-            index[numbers < 0] = n_units  # the last λ is 0: of what always stays
-            if name in parameters and (index < n_units).any():
-                parameter = parameters[name]
-                self._entries.append((parameter, dim, torch.from_numpy(index).to(parameter.device)))
-        self._factors: list[Tensor] = []
-
-    def _compute_factors(self) -> None:
-        units = [layer.penalty[:: layer.width] for layer in self._layers]
-        penalties = torch.cat([*units, units[0].new_zeros(1)])
-        self._factors = [
-            penalties[index].to(parameter.dtype).view([-1 if d == dim else 1 for d in range(parameter.ndim)])
-            for parameter, dim, index in self._entries
-        ]
-        self.stale = False
-
-    def add_gradients(self) -> None:
-        """Add λ·w to the gradient of every parameter."""
-        if self.stale:
-            self._compute_factors()
-        for wanted in (0, 1):  # a parameter may stand in both, and is not to be written twice at once
-            chosen = [
-                (parameter, factor)
-                for (parameter, dim, _), factor in zip(self._entries, self._factors, strict=True)
-                if dim == wanted and parameter.grad is not None
-            ]
-            if chosen:
-                parameters: list[Tensor] = [parameter for parameter, _ in chosen]
-                factors = [factor for _, factor in chosen]
-                torch._foreach_addcmul_([_grad(parameter) for parameter in parameters], parameters, factors)
-
-
 class GReg(InLoop):
     """Base class: updates of λ every K_u steps, the gradient λw, and K_s steps with λ frozen.
 
@@ -169,6 +84,7 @@ class GReg(InLoop):
 
     prunes = True
     has_prune_phase = True
+    penalty: Penalty
     gap_kinds: tuple[str, ...] = ("filter", "channel")  # the original follows no gap of single weights
 
     def __init__(
@@ -255,12 +171,11 @@ class GReg(InLoop):
             for p in plan.layers
             if p.pruned
         ]
-        # Views, made once: the penalties are filled in place.
-        self._spread = [groups.spread(layer.penalty, layer.weight.shape, plan.kind) for layer in self.layers]
-        self._group_penalty = GroupPenalty(model, self.layers, structure) if structure and self.layers else None
+        blocked = [model.get_parameter(f"{p.layer.name}.weight") for p in plan.layers] if block_loss_grad else []
+        factors = GroupFactors(model, self.layers, structure) if structure and self.layers else None
+        self.penalty = Penalty(factors or FilterFactors(self.layers), blocked)
         self._l1_picks, self._comparison = l1_picks, comparison or {}
         self.milestones: dict[str, int] = {}
-        self._blocked = [model.get_parameter(f"{p.layer.name}.weight") for p in plan.layers] if block_loss_grad else []
         self.decisions = 0
         # On a GPU gaps are read at the next update, without a host sync; since nothing grows in between, λ and
         # selections are the same. A short stabilization leaves no time for that.
@@ -339,37 +254,34 @@ class GReg(InLoop):
     def _set_penalty(self, layer: RegularizedLayer) -> None:
         schedule = self.schedule
         layer.set_penalty(float(schedule.penalty(layer.updates)), float(schedule.penalty_kept(layer.updates)))
-        if self._group_penalty:
-            self._group_penalty.stale = True
+        self.penalty.set_stale()
 
-    @torch.no_grad()
     def after_backward(self) -> None:
-        """Add the penalty's gradient, λ_g·w, to the loss's; weight decay comes on top in the optimizer.
+        """Add the penalty's gradient, λ_g·w, to the loss's; weight decay in the same pass, or in the optimizer.
 
         Source: paper, section 3.2: an L2 penalty ½·λ_g·w² whose factor grows.
         """
-        for weight in self._blocked:
-            _grad(weight).zero_()
-        if self._group_penalty:
-            self._group_penalty.add_gradients()
-        elif self.layers:
-            weights: list[Tensor] = [layer.weight for layer in self.layers]
-            torch._foreach_addcmul_([_grad(weight) for weight in weights], weights, self._spread)
+        self.penalty.add_gradients()
 
     def kept(self) -> dict[str, Tensor]:
         return {layer.name: layer.kept for layer in self.layers if layer.kept is not None}
 
     def report(self) -> dict[str, float]:
         """The largest λ of the net, and each layer's gap, for the log."""
-        penalties = {"lambda": max((layer.penalty.max().item() for layer in self.layers), default=0.0)}
+        penalties = {"lambda": max((layer.largest_penalty for layer in self.layers), default=0.0)}
         return penalties | {f"gap/{name}": gap for name, gap in self.gaps().items()}
 
     def comparison(self) -> l1.Comparison:
         return self._comparison
 
     def gaps(self) -> dict[str, float]:
-        """Layer name -> running average of the gap."""
-        return {layer.name: layer.gap.item() for layer in self.layers if layer.gap is not None}
+        """Layer name -> running average of the gap; of single weights, where it ends nothing, the current gap."""
+        gaps = {layer.name: layer.gap for layer in self.layers}
+        if self.gap_kinds and self.kind not in self.gap_kinds:
+            gaps = {
+                layer.name: groups.gap(layer.scores(), layer.kept) for layer in self.layers if layer.kept is not None
+            }
+        return {name: gap.item() for name, gap in gaps.items() if gap is not None}
 
     def scores(self) -> dict[str, Tensor]:
         return {layer.name: layer.scores() for layer in self.layers}
@@ -422,8 +334,3 @@ class GReg(InLoop):
 
 def _no_loss(*_: Any) -> float:
     raise NotImplementedError("only the Oracle asks for a candidate's loss")
-
-
-def _grad(weight: Tensor) -> Tensor:
-    assert weight.grad is not None, "after_backward is called when every weight has its gradient"
-    return weight.grad

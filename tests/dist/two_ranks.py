@@ -19,6 +19,7 @@ from utils.dist.consensus import ConsensusError, RankConsensus
 from utils.engine.evaluate import evaluate
 from utils.engine.phases import PrunePhase
 from utils.engine.train import train, train_step
+from utils.engine.update import Update
 from utils.reporting.run_dir import Run
 
 CPU = torch.device("cpu")
@@ -55,10 +56,10 @@ def gradients_of_a_short_batch(data: Data) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     model = build_model("lenet5", 6, 1, 32)
     net = process_group.wrap_ddp(model)
-    optimizer = torch.optim.SGD(model.parameters(), 0.0)
+    update = Update(torch.optim.SGD(model.parameters(), 0.0), Pruner())
     for step, (images, labels, _) in zip(range(3), data.train_batches(4, "x"), strict=False):
         scale = process_group.loss_scale(min(4, 11 - 4 * step))
-        train_step(net, images, labels, optimizer, Pruner(), step, scale)
+        train_step(net, images, labels, update, step, scale)
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 

@@ -22,6 +22,7 @@ from utils.engine.monitor import DivergedError, SaveTimer
 from utils.engine.phases import FinetunePhase, PrunePhase
 from utils.engine.progress import Progress
 from utils.engine.train import train, train_step
+from utils.engine.update import Update
 from utils.reporting.run_dir import Run
 
 
@@ -212,7 +213,7 @@ def test_a_step_calls_the_hooks_in_order():
 
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
     optimizer.register_step_pre_hook(lambda *_: events.append("update"))
-    train_step(net, torch.ones(3, 2), torch.zeros(3).long(), optimizer, Recording(), 7)
+    train_step(net, torch.ones(3, 2), torch.zeros(3).long(), Update(optimizer, Recording()), 7)
     assert events == ["before step 7", "forward", "backward", "after backward, with gradient", "update", "after step"]
 
 
@@ -220,9 +221,9 @@ def test_a_step_uses_only_the_gradient_of_its_own_batch():
     torch.manual_seed(0)
     net, batch, labels = nn.Linear(4, 3), torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1])
     twin = copy.deepcopy(net)
-    optimizer = torch.optim.SGD(net.parameters(), 0.5)
+    update = Update(torch.optim.SGD(net.parameters(), 0.5), Pruner())
     for step in range(2):
-        loss, outputs = train_step(net, batch, labels, optimizer, Pruner(), step)
+        loss, outputs = train_step(net, batch, labels, update, step)
         expected = twin(batch)
         expected_loss = nn.functional.cross_entropy(expected, labels)
         gradients = torch.autograd.grad(expected_loss, list(twin.parameters()))

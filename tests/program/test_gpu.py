@@ -10,6 +10,7 @@ from pruner import PRUNERS, PruningContext, make_plan
 from pruner.layers import layers_of
 from utils.config.cli import parse
 from utils.engine.train import train_step
+from utils.engine.update import Update
 
 pytestmark = [
     pytest.mark.gpu,
@@ -33,7 +34,7 @@ class PruningRun:
             options,
             PruningContext(self.model, plan, PRUNERS[method].make_schedule(options, plan), None, lambda *_: 0.0, None),
         )
-        self.optimizer = torch.optim.SGD(self.model.parameters(), 0.001, 0.9)
+        self.update = Update(torch.optim.SGD(self.model.parameters(), 0.001, 0.9), self.pruner)
         spec = DataSpec("made", 10, 3, 32, (0.5,) * 3, (0.25,) * 3, pad=4, flip=True)
         pixels = torch.randint(0, 256, (64, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
         split = ArraySplit(pixels, torch.arange(64) % 10, spec, self.device)
@@ -41,8 +42,8 @@ class PruningRun:
 
     def steps(self, first: int, last: int) -> None:
         for step in range(first, last):
-            images, labels = next(self.batches)
-            train_step(self.model, images, labels, self.optimizer, self.pruner, step)
+            images, labels, _ = next(self.batches)
+            train_step(self.model, images, labels, self.update, step)
 
 
 @pytest.mark.parametrize("method", ["GReg-1", "GReg-2"])

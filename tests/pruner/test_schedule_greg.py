@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from pruner import groups, l1
 from pruner.greg import GReg1, GReg2
 from pruner.layers import Layer
+from pruner.penalty import RegularizedLayer
 from pruner.plan import Plan, PlannedLayer
-from pruner.regularized import GReg, RegularizedLayer
+from pruner.regularized import GReg
 from pruner.schedule import Schedule
 
 METHODS = pytest.mark.parametrize("method", [GReg1, GReg2])

@@ -22,7 +22,7 @@ from utils.config.settings_file import read_settings_file
 from utils.config.types import error_prefix
 from utils.config.types import path as path_of
 
-DECIDED = ("seed", "amp", "channels_last", "cuda_graph")  # once per run, if not given
+DECIDED = ("seed", "amp", "channels_last", "compile", "cuda_graph")  # once per run, if not given
 BASE_FLAGS = ("base_model_path", "base_pr_model", "directly_ft_weights")  # settings that name a base network
 
 

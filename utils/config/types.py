@@ -3,7 +3,7 @@
 import difflib
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation
 
@@ -92,13 +92,14 @@ class one_of:  # noqa: N801 - a parser, as the functions here are
 
     Args:
         empty: value of the empty text.
+        aliases: other text, in lower case -> choice.
     """
 
-    def __init__(self, *choices: str, empty: str = ""):
-        self.choices, self._empty = choices, empty
+    def __init__(self, *choices: str, empty: str = "", aliases: Mapping[str, str] | None = None):
+        self.choices, self._empty, self._aliases = choices, empty, aliases or {}
 
     def __call__(self, text: str) -> str:
-        text = text or self._empty
+        text = self._aliases.get(text.lower(), text) or self._empty
         if text not in self.choices:
             raise ValueError(f"'{text}' is not one of {', '.join(self.choices)}{nearest(text, self.choices)}")
         return text

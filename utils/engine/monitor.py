@@ -31,6 +31,7 @@ class TrainingMonitor:
 
     Args:
         step: steps made before this process (on resume).
+        tested: `model`, or its compiled form, for tests.
     """
 
     def __init__(
@@ -42,8 +43,9 @@ class TrainingMonitor:
         run: Run,
         optimizer: torch.optim.Optimizer,
         step: int,
+        tested: nn.Module,
     ):
-        self.model, self.run = model, run
+        self.model, self.run, self._tested = model, run, tested
         self._data, self._hooks, self._phase, self._optimizer = data, hooks, phase, optimizer
         self._counters = run.record.counters
         self._progress = Progress(
@@ -97,8 +99,8 @@ class TrainingMonitor:
         """Compute accuracy on the test images and on the held-out ones, if any; pause the progress clock."""
         with self._progress.paused():
             broadcast_buffers(self.model)
-            accuracy = evaluate(self.model, self._data.test_batches())
-            return accuracy, evaluate(self.model, self._data.val_batches()) if self._data.val else None
+            accuracy = evaluate(self._tested, self._data.test_batches())
+            return accuracy, evaluate(self._tested, self._data.val_batches()) if self._data.val else None
 
     def rate_and_eta(self) -> str:
         """Format rate and remaining time."""

@@ -1,14 +1,17 @@
-"""Precision and memory layout, resolved once and stored with the run.
+"""Precision, memory layout and compilation, resolved once and stored with the run.
 
 Defaults depend on device and network, not on timings, so that a resumed run computes as before. They are measured in
 BENCHMARKS.md.
 """
 
+import logging
+import os
+import shutil
 from dataclasses import replace
-from typing import cast
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from model import CIFAR_MODELS
 from utils.config.options import Options
@@ -19,6 +22,11 @@ FLOAT32_MODELS = ("lenet5", "lenet5_mini", "mlp_7_linear")
 # Large networks reduce smaller images to one pixel before their last stride, where oneDNN's bf16 gradient of a strided
 # depthwise conv is uninitialized memory (torch 2.14, channels_last).
 MIN_SIZE_FOR_BF16 = 32
+
+# CIFAR ResNets, where most of a step is memory traffic between convs, which compilation fuses.
+COMPILED_MODELS = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
+# Compilation takes up to 90 s per run and saves 0.1 to 0.3 ms per image.
+COMPILE_FROM_IMAGES = 1_000_000
 
 
 def resolve_auto(options: Options, device: torch.device, image_size: int = 224) -> Options:
@@ -40,6 +48,25 @@ def resolve_auto(options: Options, device: torch.device, image_size: int = 224) 
     )
 
 
+def resolve_compile(options: Options, device: torch.device, n_images: int) -> tuple[Options, list[str]]:
+    """Resolve ``--compile auto`` by device, network and the images that the run trains on.
+
+    Returns:
+        The options, and a notice if compilation would pay but there is no compiler.
+
+    Raises:
+        ValueError: ``--compile on`` without a compiler.
+    """
+    missing = device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None
+    if options.compile == "on" and missing:
+        raise ValueError("--compile on needs a C++ compiler: install g++, or set CXX to one")
+    if options.compile != "auto":
+        return options, []
+    pays = device.type == "cpu" and options.arch in COMPILED_MODELS and n_images >= COMPILE_FROM_IMAGES
+    notices = ["--compile auto: off, no C++ compiler (g++, or CXX) found"] if pays and missing else []
+    return replace(options, compile="on" if pays and not missing else "off"), notices
+
+
 def has_bf16_arithmetic() -> bool:
     """Whether this CPU has bfloat16 arithmetic."""
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
@@ -51,6 +78,19 @@ def to_memory_format(model: nn.Module, options: Options) -> nn.Module:
     return model.to(memory_format=torch.channels_last) if options.channels_last == "true" else model
 
 
-def compile_model(model: nn.Module, options: Options) -> nn.Module:
-    """Compile `model` if ``--compile`` is given; the weights are shared."""
-    return cast(nn.Module, torch.compile(model)) if options.compile else model
+class CompiledModel(nn.Module):
+    """`model` through ``torch.compile``; the weights are shared.
+
+    Batches of other sizes than given, such as the last of an epoch, take the eager model: each compiled size takes as
+    long as the first. The choice depends on the size alone, so that a resumed run computes as before.
+    """
+
+    def __init__(self, model: nn.Module, *batch_sizes: int):
+        super().__init__()
+        self.model, self._batch_sizes = model, batch_sizes
+        # Compiling for a CPU, it warns that there is no GPU.
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+        self._compiled = torch.compile(model.__call__, dynamic=False)
+
+    def forward(self, images: Tensor) -> Any:
+        return (self._compiled if len(images) in self._batch_sizes else self.model)(images)

@@ -4,13 +4,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data import Data
+from data import TEST_BATCH, Data
 from pruner import Hooks
 from utils.checkpoint.state import restore_random_state
 from utils.dist.process_group import broadcast_buffers, loss_scale, shard, wrap_ddp
 from utils.engine.monitor import TrainingMonitor
 from utils.engine.phases import Phase
-from utils.engine.precision import compile_model
+from utils.engine.precision import CompiledModel
+from utils.engine.update import Update
 from utils.reporting.run_dir import Run
 
 AUXILIARY_WEIGHT = 0.3  # of an auxiliary head's loss. Source: Szegedy et al. 2015, section 5
@@ -24,7 +25,7 @@ def train(model: nn.Module, data: Data, hooks: Hooks, phase: Phase, run: Run) ->
         phase.on_step_start(t)      learning rate, snapshots
         hooks.before_step(t)        λ grows, groups are selected
             forward, loss, backward
-        hooks.after_backward()      weight.grad += λ · weight
+        hooks.after_backward()      weight.grad += (γ + λ) · weight
             optimizer
         hooks.after_step()          masked weights set to zero
         monitor.record(t)           non-finite losses, progress, scalars
@@ -41,17 +42,18 @@ def train(model: nn.Module, data: Data, hooks: Hooks, phase: Phase, run: Run) ->
     optimizer = phase.optimizer(model)
     step = restore(optimizer, run, phase.name)
     batches = data.train_batches(phase.batch_size, phase.name, step)
-    net = wrap_ddp(compile_model(model, run.options))
+    compiled = run.options.compile == "on"
+    update = Update(optimizer, hooks, compiled)
+    local = CompiledModel(model, phase.batch_size // shard().world_size, TEST_BATCH) if compiled else model
+    net = wrap_ddp(local)
     model.train()
-    with run.stop.deferred(), TrainingMonitor(model, data, hooks, phase, run, optimizer, step) as monitor:
+    with run.stop.deferred(), TrainingMonitor(model, data, hooks, phase, run, optimizer, step, local) as monitor:
         while not phase.finished(step):
             with monitor.counted(phase.counted_as):
                 phase.on_step_start(step, optimizer)
                 batch = next(batches)
                 scale = loss_scale(batch.global_size)
-                loss, outputs = train_step(
-                    net, batch.images, batch.labels, optimizer, hooks, step, scale, run.options.amp
-                )
+                loss, outputs = train_step(net, batch.images, batch.labels, update, step, scale, run.options.amp)
                 monitor.record(step, loss, batch.global_size)
                 step += 1
                 marks = phase.on_step_end(step, batch, outputs, monitor)
@@ -64,8 +66,7 @@ def train_step(
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
-    optimizer: torch.optim.Optimizer,
-    hooks: Hooks,
+    update: Update,
     step: int,
     scale: float | None = None,
     amp: str = "none",
@@ -76,7 +77,7 @@ def train_step(
         scale: factor of the summed loss; None: 1 / number of images.
         amp: ``bf16``: autocast of convs and linear layers; weights, gradients and loss stay float32.
     """
-    hooks.before_step(step)
+    update.hooks.before_step(step)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=amp == "bf16"):
         outputs, *heads = split_heads(model(images))
     outputs = outputs.float()
@@ -84,11 +85,9 @@ def train_step(
     for head in heads:
         loss = loss + AUXILIARY_WEIGHT * F.cross_entropy(head.float(), labels, reduction="sum")
     loss = loss * (scale or 1 / len(labels))
-    optimizer.zero_grad(set_to_none=True)
+    update.optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    hooks.after_backward()
-    optimizer.step()
-    hooks.after_step()
+    update()
     return loss.detach(), outputs.detach()
 
 
@@ -106,8 +105,8 @@ def restore(optimizer: torch.optim.Optimizer, run: Run, phase: str) -> int:
     checkpoint = run.take_checkpoint(phase)
     if checkpoint is None:
         return 0
-    if checkpoint.optimizer:
-        optimizer.load_state_dict(checkpoint.optimizer)
+    if checkpoint.optimizer:  # its momentum; learning rate and weight decay are the phase's
+        optimizer.load_state_dict(checkpoint.optimizer | {"param_groups": optimizer.state_dict()["param_groups"]})
     ranks = shard()
     if len(checkpoint.rng) == ranks.world_size:  # else some rank has no state
         restore_random_state(checkpoint.rng[ranks.rank])

@@ -48,6 +48,11 @@ class Planned:
     structure: Structure | None = None
     base_shapes: Shapes = field(default_factory=dict)
 
+    def training_images(self, options: Options, n_train: int) -> int:
+        """Images that a run trains on in both phases, with `n_train` in an epoch."""
+        prune_steps = self.schedule.cut_after_step + 1 if self.schedule else 0
+        return prune_steps * options.batch_size_prune + options.epochs * n_train
+
 
 def plan_run(
     options: Options, spec: DataSpec, resumed_kept: dict[str, Tensor] | None = None, base_shapes: Shapes | None = None

@@ -19,7 +19,7 @@ from utils.dist.device import device_notices, resolve_device
 from utils.dist.process_group import broadcast_from_main, init_process_group, shard
 from utils.dist.signals import StopSignal
 from utils.engine.evaluate import evaluate
-from utils.engine.precision import resolve_auto
+from utils.engine.precision import resolve_auto, resolve_compile
 from utils.pipeline.base_model import (
     BaseModel,
     family_notice,
@@ -103,6 +103,9 @@ def prepare(command: Command, stop: StopSignal) -> Job | None:
             _prove(base, planned, source.spec)
     data = _load(source, options, device)
     notices += data.notices + (check_same_data(data, checkpoint) if checkpoint else [])
+    with error_prefix("compile"):
+        options, missing = resolve_compile(options, device, planned.training_images(options, len(data.train)))
+    notices += missing
     run = _open_run(command, options, data, base, stop)
     run.record.images, run.record.base_shapes = data.sizes, planned.base_shapes
     log_notices(notices)  # after all checks: an error is a single line
