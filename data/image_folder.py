@@ -1,22 +1,23 @@
-"""Sets of image files, read by DataLoader workers through torchvision's transforms."""
+"""Sets of image files, read by DataLoader workers through torchvision's decoders and transforms."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from .images import check_images, load_image
+from .images import check_images, load_image, load_pixels
 from .in_memory import held_out
 from .sampler import Shard, batches_of_indices, images_in_step
 from .spec import DataSpec
 from .split import FILLING, Batch
-from .transforms import Normalize
+from .transforms import N_DRAWS, Normalize, random_crop, random_resized_crop
 from .tree import Sample
 from .workers import end_with_program, starting_workers, worker_errors
 
@@ -66,31 +67,39 @@ def check_files(train: list[Sample], test: list[Sample], spec: DataSpec, show_pr
     check_images([path for path, _ in chosen + test], size, show_progress)
 
 
-@contextmanager
-def _numbers_from(seed: int) -> Iterator[None]:
-    """Random numbers within follow `seed`; those of the run are left alone, of which a worker process has none."""
-    state = None if get_worker_info() else torch.get_rng_state()
-    torch.default_generator.manual_seed(seed)
-    yield
-    if state is not None:
-        torch.set_rng_state(state)
+def read_augmented(spec: DataSpec, path: str, draws: list[float]) -> Tensor:
+    """Read a training image; resized as a tensor, which takes a third of PIL's time."""
+    image = load_pixels(path)
+    if spec.size > LARGEST_UNRESIZED:
+        return random_resized_crop(image, spec.size, draws, spec.flip)
+    return random_crop(image, spec.pad, draws, spec.flip)
 
 
-Key = tuple[int, int, bool]  # index, seed, and whether the image counts or only fills up
+def plain_transform(spec: DataSpec) -> Callable[[Any], Tensor]:
+    """Make the transform of test images, that of torchvision's references."""
+    resize = [transforms.Resize(spec.size * 256 // 224), transforms.CenterCrop(spec.size)]
+    return transforms.Compose([*(resize if spec.size > LARGEST_UNRESIZED else ()), transforms.PILToTensor()])
+
+
+def read_plain(transform: Callable[[Any], Tensor], path: str, draws: list[float]) -> Tensor:
+    """Read a test image."""
+    return transform(load_image(path))
+
+
+Reader = Callable[[str, list[float]], Tensor]  # path, numbers that augmentation uses -> image
+Key = tuple[int, list[float], bool]  # index, numbers that augmentation uses, and whether the image only fills up
 
 
 class _Files(Dataset):
-    """Images by key: augmentation draws from the key's seed, whichever worker does it."""
+    """Images by key."""
 
-    def __init__(self, samples: list[Sample], transform):
-        self.samples, self.transform = samples, transform
+    def __init__(self, samples: list[Sample], read: Reader):
+        self.samples, self.read = samples, read
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int]:
-        index, seed, counts = key
+        index, draws, fills_up = key
         path, label = self.samples[index]
-        image = load_image(path)
-        with _numbers_from(seed):
-            return self.transform(image), label if counts else FILLING
+        return self.read(path, draws), FILLING if fills_up else label
 
 
 class FolderSplit:
@@ -101,14 +110,6 @@ class FolderSplit:
         # More workers than cores only take turns.
         self.workers = min(workers, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else workers)
         self._normalize = Normalize(spec, device)  # a batch at a time: workers pass bytes on, a quarter of the floats
-        finish = [transforms.PILToTensor()]
-        if spec.size > LARGEST_UNRESIZED:
-            train = [transforms.RandomResizedCrop(spec.size)]
-            test = [transforms.Resize(spec.size * 256 // 224), transforms.CenterCrop(spec.size)]
-        else:
-            train, test = [transforms.RandomCrop(spec.size, padding=spec.pad)], []
-        flip = [transforms.RandomHorizontalFlip()] if spec.flip else []
-        self._train, self._test = transforms.Compose(train + flip + finish), transforms.Compose(test + finish)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -121,20 +122,21 @@ class FolderSplit:
     def augmented(self, batch_size: int, seed: int, stream: str, start: int, shard: Shard) -> Iterator[Batch]:
         """`shard`'s part of the training batches of step `start`, `start` + 1, … without end."""
         sizes = (images_in_step(len(self), batch_size, step) for step in count(start))
-        return self._load(self._train, self._keys(batch_size, seed, stream, start, shard), sizes)
+        keys = self._keys(batch_size, seed, stream, start, shard)
+        return self._load(partial(read_augmented, self.spec), keys, sizes)
 
     def _keys(self, batch_size: int, seed: int, stream: str, start: int, shard: Shard) -> Iterator[list[Key]]:
         for indices, generator in batches_of_indices(len(self), batch_size, seed, stream, start):
-            seeds = torch.randint(2**62, (len(indices),), generator=generator)
+            draws = torch.rand(len(indices), N_DRAWS, generator=generator)
             local_indices, filling = shard.local_indices(len(indices))
-            real = [True] * (len(local_indices) - filling) + [False] * filling
-            yield list(zip(indices[local_indices].tolist(), seeds[local_indices].tolist(), real, strict=True))
+            fills_up = [False] * (len(local_indices) - filling) + [True] * filling
+            yield list(zip(indices[local_indices].tolist(), draws[local_indices].tolist(), fills_up, strict=True))
 
     def plain(self, batch_size: int, shard: Shard) -> Iterator[Batch]:
         """`shard`'s part of the images, each once, unaugmented."""
         indices = torch.arange(len(self))[shard.part(len(self))]
-        keys = [[(i, 0, True) for i in part.tolist()] for part in indices.split(batch_size)]
-        return self._load(self._test, keys, map(len, keys))
+        keys: list[list[Key]] = [[(i, [], False) for i in part.tolist()] for part in indices.split(batch_size)]
+        return self._load(partial(read_plain, plain_transform(self.spec)), keys, map(len, keys))
 
     def held_out(self, n_out: int, seed: int) -> "tuple[FolderSplit, FolderSplit]":
         """What stays, and `n_out` images drawn at random."""
@@ -144,9 +146,9 @@ class FolderSplit:
     def _part(self, indices: Tensor) -> "FolderSplit":
         return FolderSplit([self.samples[i] for i in indices.tolist()], self.spec, self.device, self.workers)
 
-    def _load(self, transform: Callable, keys: Iterable[list[Key]], sizes: Iterable[int]) -> Iterator[Batch]:
+    def _load(self, read: Reader, keys: Iterable[list[Key]], sizes: Iterable[int]) -> Iterator[Batch]:
         loader = DataLoader(
-            _Files(self.samples, transform),
+            _Files(self.samples, read),
             batch_sampler=keys,
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
@@ -157,5 +159,8 @@ class FolderSplit:
             with starting_workers():
                 batches = iter(loader)
             for (images, labels), size in zip(batches, sizes, strict=False):
+                if self.device.type == "cpu":
+                    yield Batch(self._normalize.in_one_thread(images), labels, size)
+                    continue
                 images, labels = (part.to(self.device, non_blocking=True) for part in (images, labels))
                 yield Batch(self._normalize(images), labels, size)

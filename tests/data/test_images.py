@@ -14,7 +14,7 @@ from PIL import Image
 
 import data.image_folder
 from data import BadImageError, DataSource
-from data.images import check_images, load_image
+from data.images import check_images, load_image, load_pixels
 
 CPU = torch.device("cpu")
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
@@ -221,7 +221,9 @@ def test_mutated_images_are_read_or_refused_in_one_line(tmp_path, extension):
         path.write_bytes(mutated(content.getvalue(), rng))
         try:
             check_images([str(path)])
-            assert load_image(str(path)).mode == "RGB"
+            image = load_image(str(path))
+            assert image.mode == "RGB"
+            assert load_pixels(str(path)).shape == (3, image.height, image.width)
             outcomes["read"] += 1
         except ValueError as error:
             outcomes["refused"] += str(path) in str(error)
