@@ -1,8 +1,12 @@
-"""Resolution of ``--device`` and ``--gpu``."""
+"""Resolution of ``--device`` and ``--gpu``; memory of the CPU."""
 
+import ctypes
 import os
 
 import torch
+
+# Of glibc's malloc.h, and the largest threshold that it accepts.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD = -1, -3, 2**25
 
 
 def resolve_device(name: str, gpu: int | None = None) -> torch.device:
@@ -35,3 +39,16 @@ def device_notices(device: torch.device, gpu: int | None) -> list[str]:
         setting = f"CUDA_VISIBLE_DEVICES={visible}" if visible else f"--gpu {gpu}"
         return [f"{setting} has no effect: no GPU is available; computing on the CPU"]
     return []
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep freed memory for the next step instead of returning it to the system (Linux, glibc).
+
+    Otherwise every step pays for fetching its activations' pages again: 3 to 9 % of a step (BENCHMARKS.md).
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # not this C library
+        return
+    mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
+    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

@@ -4,6 +4,7 @@ import logging
 
 import torch
 
+from utils.dist.device import keep_freed_memory
 from utils.dist.process_group import shard
 from utils.engine.evaluate import evaluate
 from utils.engine.precision import to_memory_format
@@ -17,6 +18,8 @@ log = logging.getLogger("pruning")
 def start(job: Job) -> None:
     """Put the network on the device and log the plan; test the base network of a new run."""
     options, run, base = job.options, job.run, job.base
+    if job.device.type == "cpu":
+        keep_freed_memory()
     to_memory_format(base.model.to(job.device), options)
     torch.manual_seed(options.seed + shard().rank)  # dropout differs between ranks
     log.info("torch %s on %s, seed %d; all settings are in params.yaml", torch.__version__, job.device, options.seed)
