@@ -2,8 +2,8 @@
 """Measure costs as ratios: python scripts/benchmark.py [--quick] [--json] [--only WORD]
 
 Each row is the median ratio of two operations timed alternately in this run, with a 95 % interval from order
-statistics. Ratios are comparable between machines, absolute times are not. A goal "<=" is met when the lower end of
-the interval meets it, ">=" when the upper end does. Progress is on stderr.
+statistics. Ratios are comparable between machines, absolute times are not. A goal is met when the median meets it.
+Progress is on stderr.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -39,19 +39,24 @@ from data.in_memory import ArraySplit
 from data.spec import IMAGENET_MEAN, IMAGENET_STD
 from model import build_model
 from model.cost import cost_of, example
-from pruner import PRUNERS, Pruner, PruningContext, cut, make_plan
+from pruner import PRUNERS, Hooks, Pruner, PruningContext, cut, make_plan
 from pruner.layers import layers_of, traced_layers
 from pruner.proof import prove
 from pruner.ratios import GlobRatios, plan_by_name
 from pruner.structure import Structure
 from utils.config.cli import parse
 from utils.config.options import Options
-from utils.engine.precision import resolve_auto, to_memory_format
+from utils.dist.device import keep_freed_memory
+from utils.engine.precision import COMPILED_MODELS, CompiledModel, resolve_auto, to_memory_format
 from utils.engine.train import train_step
+from utils.engine.update import Update
 
 ROOT = Path(__file__).resolve().parent.parent
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-OVERHEAD = 1.02 if DEVICE.type == "cuda" else 1.01
+OVERHEAD = {"filter": 1.02, "weight": 1.02} if DEVICE.type == "cuda" else {"filter": 1.005, "weight": 1.02}
+UPDATES = 200  # timed for the penalty's share of a step
+FILE_BATCHES = 60  # of 32 images, read from files in one timing
+CACHE_BYTES = 2**26  # written between two updates, as a backward pass does, so that no weight is left in a cache
 
 
 @dataclass(frozen=True)
@@ -76,8 +81,9 @@ def row(name: str, ratios: list[float], goal: str = "") -> Row:
     k = int(binom.ppf(0.025, n, 0.5))  # ratios beyond each end, 95 times in 100
     low, high = ordered[max(k - 1, 0)], ordered[min(n - k, n - 1)]
     relation, _, limit = goal.partition(" ")
-    met = {"<=": lambda: low <= float(limit), ">=": lambda: high >= float(limit), "": lambda: None}[relation]()
-    return Row(name, statistics.median(ratios), low, high, goal, met)
+    middle = statistics.median(ratios)
+    met = {"<=": lambda: middle <= float(limit), ">=": lambda: middle >= float(limit), "": lambda: None}[relation]()
+    return Row(name, middle, low, high, goal, met)
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -89,7 +95,7 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def time_alternately(calls: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+def time_alternately(calls: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
     """Return the seconds that each call reports, in `rounds` rounds after a warm-up."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for i in range(rounds + 1):
@@ -120,10 +126,12 @@ class Bench:
         self.options: Options = resolve_auto(parse(words.split())[0], DEVICE)
         torch.manual_seed(0)
         self.model = to_memory_format(build_model(arch, classes, 3, self.size).to(DEVICE), self.options).train()
-        self.optimizer = torch.optim.SGD(self.model.parameters(), 0.001, 0.9, weight_decay=5e-4)
         self.images = torch.randn(batch, 3, self.size, self.size, device=DEVICE)
         self.labels = torch.randint(0, classes, (batch,), device=DEVICE)
-        self.no_pruner, self.count = Pruner(), 0
+        self.count = 0
+
+    def update(self, hooks: Hooks, compiled: bool = False) -> Update:
+        return Update(torch.optim.SGD(self.model.parameters(), 0.001, 0.9, weight_decay=5e-4), hooks, compiled)
 
     @property
     def structure(self) -> Structure:
@@ -146,43 +154,55 @@ class Bench:
         assert pruner.status == ("stabilizing" if stabilizes else "growing")
         return pruner
 
-    def step(self, pruner: Pruner) -> float:
-        """Return the seconds of a step plus a tenth of an update, as with K_u = 10."""
+    def step(self, update: Update, net: nn.Module | None = None) -> float:
+        """Return the seconds of a step plus a tenth of an update of λ, as with K_u = 10."""
         self.count += 1
-        model, optimizer, amp, step = self.model, self.optimizer, self.options.amp, 10 * self.count
-        update = seconds(lambda: pruner.before_step(step))
-        rest = seconds(lambda: train_step(model, self.images, self.labels, optimizer, pruner, step + 1, amp=amp))
-        return rest + update / 10
+        grow = seconds(lambda: update.hooks.before_step(10 * self.count))
+        step, amp = 10 * self.count + 1, self.options.amp
+        net = net or self.model
+        return grow / 10 + seconds(lambda: train_step(net, self.images, self.labels, update, step, amp=amp))
 
-    def plain_step(self) -> float:
-        return self.step(self.no_pruner)
+    def weights_only(self, update: Update) -> float:
+        """Return the seconds from gradients to weights plus a tenth of an update of λ."""
+        self.count += 1
+        grow = seconds(lambda: update.hooks.before_step(10 * self.count))
+        torch.ones(CACHE_BYTES // 4, device=DEVICE)
+        return grow / 10 + seconds(update)
 
 
 def penalty_overhead(quick: bool) -> Iterator[Row]:
     """Compare steps with penalties, GReg's and Torch-Pruning's GrowingReg, with plain SGD steps."""
     if quick:
-        yield from overhead_of("resnet56", 32, "filter", 8)
+        yield from overhead_of("resnet56", 128, "filter", 6)
         return
     for arch, batch in (("resnet56", 128), ("vgg19", 128), ("resnet50", 16)):
-        yield from overhead_of(arch, batch, "filter", 20)
-    yield from overhead_of("resnet50", 16, "weight", 20)
+        for kind in ("filter", "weight"):
+            yield from overhead_of(arch, batch, kind, 10)
 
 
 def overhead_of(arch: str, batch: int, kind: str, pairs: int) -> Iterator[Row]:
     bench = Bench(arch, batch, kind)
-    pruners = {
-        "GReg-1 in update": bench.pruner("GReg-1"),
-        "GReg-2 in update": bench.pruner("GReg-2"),
-        "GReg in stabilise": bench.pruner("GReg-1", stabilizes=True),
+    plain = bench.update(Pruner())
+    updates = {
+        "GReg-1 in update": bench.update(bench.pruner("GReg-1")),
+        "GReg-2 in update": bench.update(bench.pruner("GReg-2")),
+        "GReg in stabilise": bench.update(bench.pruner("GReg-1", stabilizes=True)),
     }
+    goal = f"<= {OVERHEAD[kind]}"
+    title = f"penalty: {arch}, {kind}s, batch {batch}"
+    ours = dict(updates)
     if kind == "filter":
-        pruners["Torch-Pruning's GrowingReg"] = torch_pruning_of(bench)
-    calls = {"plain": bench.plain_step} | {name: partial(bench.step, pruner) for name, pruner in pruners.items()}
+        updates["Torch-Pruning's GrowingReg"] = bench.update(torch_pruning_of(bench))
+    calls = {name: partial(bench.step, update) for name, update in (("plain", plain), *updates.items())}
     times = time_alternately(calls, pairs)
-    for name in pruners:
-        goal = f"<= {OVERHEAD}" if name.startswith("GReg") else ""
-        title = f"penalty: {arch}, {kind}s, batch {batch}: {name} / plain step"
-        yield row(title, ratios(times[name], times["plain"]), goal)
+    for name in updates:
+        yield row(f"{title}: {name} / plain step", ratios(times[name], times["plain"]))
+    step = statistics.median(times["plain"])
+    calls = {name: partial(bench.weights_only, update) for name, update in (("plain", plain), *ours.items())}
+    times = time_alternately(calls, UPDATES)
+    for name in ours:
+        extra = [1 + (a - b) / step for a, b in zip(times[name], times["plain"], strict=True)]
+        yield row(f"{title}: {name}: 1 + share inside the step, {UPDATES} steps", extra, goal)
 
 
 def torch_pruning_of(bench: Bench) -> Pruner:
@@ -207,12 +227,37 @@ def training_speed(quick: bool) -> Iterator[Row]:
     nets = [("resnet20", 128, ""), ("resnet56", 128, ">= 1.8"), ("vgg19", 128, ""), ("resnet50", 16, "")]
     for arch, batch, goal in [("resnet56", 32, ">= 1.8")] if quick else nets:
         plain, default = Bench(arch, batch, plain=True), Bench(arch, batch)
-        times = time_alternately({"plain": plain.plain_step, "default": default.plain_step}, 5 if quick else 10)
+        calls = {
+            name: partial(bench.step, bench.update(Pruner()))
+            for name, bench in (("plain", plain), ("default", default))
+        }
+        times = time_alternately(calls, 5 if quick else 10)
         how = f"{default.options.amp}, channels_last {default.options.channels_last}"
         yield row(
             f"training: {arch}, batch {batch}: eager float32 step / default ({how})",
             ratios(times["plain"], times["default"]), goal if DEVICE.type == "cpu" else "",
         )  # fmt: skip
+
+
+def compiled_speed(quick: bool) -> Iterator[Row]:
+    """Compare eager steps and tests with compiled ones, GReg-1's penalty included."""
+    nets = [("resnet20", 128), ("resnet56", 128), ("vgg19", 128), ("resnet50", 16)]
+    for arch, batch in [] if quick else nets:
+        bench = Bench(arch, batch)
+        net = CompiledModel(bench.model, batch)
+        update, compiled = (bench.update(bench.pruner("GReg-1"), compiled) for compiled in (False, True))
+        calls = {"eager": partial(bench.step, update), "compiled": partial(bench.step, compiled, net)}
+        goal = ">= 1.25" if arch in COMPILED_MODELS and DEVICE.type == "cpu" else ""
+        times = time_alternately(calls, 20 if arch in COMPILED_MODELS else 6)
+        yield row(
+            f"compile: {arch}, batch {batch}: default step / compiled", ratios(times["eager"], times["compiled"]), goal
+        )
+        calls = {
+            "eager": partial(forward, bench.model.eval(), bench.images),
+            "compiled": partial(forward, net.eval(), bench.images),
+        }
+        times = time_alternately(calls, 10)
+        yield row(f"compile: {arch}, batch {batch}: default test / compiled", ratios(times["eager"], times["compiled"]))
 
 
 # data loading
@@ -254,34 +299,46 @@ def feeding(quick: bool) -> Iterator[Row]:
     yield row("feeding: 32 px from memory: our images/s / torchvision's", speedups, ">= 4")
 
     with tempfile.TemporaryDirectory() as folder:
-        write_photographs(Path(folder) / "train" / "class", 256)
-        spec = DataSpec("photographs", 10, 3, 224, IMAGENET_MEAN, IMAGENET_STD, flip=True)
-        theirs = transforms.Compose([transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip(), *finish])
-        tree = ImageFolder(f"{folder}/train", theirs)
-        split = FolderSplit(tree.samples, spec, DEVICE, workers)
-
-        def ours_from_files() -> float:
-            return rate(split.augmented(32, 0, "x", 0, Shard()), 7, 32)
-
-        def theirs_from_files() -> float:
-            endless = RandomSampler(tree, num_samples=10**6)  # as ours: the end of an epoch would leave workers idle
-            return rate(iter(DataLoader(tree, 32, sampler=endless, num_workers=workers)), 7, 32)
-
-        times = time_alternately({"ours": ours_from_files, "theirs": theirs_from_files}, rounds)
-        speedups = ratios(times["theirs"], times["ours"])
-        yield row("feeding: 224 px from files: our images/s / torchvision's", speedups, ">= 1")
-        step_seconds = time_alternately({"step": Bench("resnet50", 16).plain_step}, rounds)["step"]
+        for width in (500, 224):
+            tree = Path(folder, str(width))
+            write_photographs(tree / "class", 256, width)
+            times = files_seconds(tree, workers, rounds)
+            speedups = ratios(times["theirs"], times["ours"])
+            yield row(f"feeding: 224 px from files of {width} px: our images/s / torchvision's", speedups, ">= 1.5")
+        bench = Bench("resnet50", 16)
+        step_seconds = time_alternately({"step": partial(bench.step, bench.update(Pruner()))}, rounds)["step"]
         margins = ratios([step / 16 for step in step_seconds], times["ours"])
         yield row("feeding: 224 px from files: images/s / what a ResNet50 trains on", margins, ">= 1")
 
 
-def write_photographs(folder: Path, n: int) -> None:
-    """Write JPEG files of the size of ImageNet's, as smooth as photographs."""
+def files_seconds(folder: Path, workers: int, rounds: int) -> dict[str, list[float]]:
+    """Return the seconds per training image of our loader and of torchvision's reference, with as many workers."""
+    spec = DataSpec("photographs", 10, 3, 224, IMAGENET_MEAN, IMAGENET_STD, flip=True)
+    theirs = transforms.Compose([
+        transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip(), transforms.ToTensor(),
+        transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+    ])  # fmt: skip
+    tree = ImageFolder(folder, theirs)
+    split = FolderSplit(tree.samples, spec, DEVICE, workers)
+
+    def theirs_from_files() -> float:
+        endless = RandomSampler(tree, num_samples=10**6)  # as ours: the end of an epoch would leave workers idle
+        return rate(iter(DataLoader(tree, 32, sampler=endless, num_workers=workers)), FILE_BATCHES, 32)
+
+    calls = {
+        "ours": lambda: rate(split.augmented(32, 0, "x", 0, Shard()), FILE_BATCHES, 32),
+        "theirs": theirs_from_files,
+    }
+    return time_alternately(calls, rounds)
+
+
+def write_photographs(folder: Path, n: int, width: int) -> None:
+    """Write JPEG files as smooth as photographs, 4 : 3."""
     folder.mkdir(parents=True)
     dice = np.random.default_rng(0)
     for i in range(n):
         coarse = Image.fromarray(dice.integers(0, 256, (24, 32, 3), dtype=np.uint8))
-        coarse.resize((500, 375), Image.Resampling.BICUBIC).save(folder / f"{i}.jpg", quality=90)
+        coarse.resize((width, width * 3 // 4), Image.Resampling.BICUBIC).save(folder / f"{i}.jpg", quality=90)
 
 
 # set-up, cut, measured speedup, scale
@@ -376,11 +433,12 @@ def epoch_seconds(n: int) -> float:
     spec = DataSpec("noise", 10, 3, 32, IMAGENET_MEAN, IMAGENET_STD, pad=4, flip=True)
     split = ArraySplit(torch.zeros(n, 3, 32, 32, dtype=torch.uint8), torch.zeros(n).long(), spec, DEVICE)
     batches = split.augmented(64, 0, "x", 0, Shard())
+    update = bench.update(Pruner())
 
     def epoch() -> None:
         for step in range(n // 64):
             images, labels, _ = next(batches)
-            train_step(bench.model, images, labels, bench.optimizer, bench.no_pruner, step, None, bench.options.amp)
+            train_step(bench.model, images, labels, update, step, None, bench.options.amp)
 
     next(batches)
     return seconds(epoch)
@@ -412,7 +470,7 @@ def images_per_second(processes: int) -> float:
         return json.loads(report.read_text())["images_per_second"]["finetune"]
 
 
-PARTS = (penalty_overhead, training_speed, feeding, setup, what_pruning_buys, scale)
+PARTS = (penalty_overhead, training_speed, compiled_speed, feeding, setup, what_pruning_buys, scale)
 
 
 def main() -> int:
@@ -426,6 +484,7 @@ def main() -> int:
         help=f"parts whose name contains WORD: {', '.join(part.__name__ for part in PARTS)}",
     )
     args = parser.parse_args()
+    keep_freed_memory()
     rows, began = [], time.monotonic()
     print(f"torch {torch.__version__}, {device_name()}, {torch.get_num_threads()} threads", file=sys.stderr)
     for part in PARTS:
