@@ -224,6 +224,7 @@ def main() -> int:
     parser.add_argument("--each", type=int, default=6, help="kills per run (default: 6)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random moments (default: 0)")
     parser.add_argument("--arch", default="resnet20", help="network to prune (default: resnet20)")
+    parser.add_argument("--compile", action="store_true", help="train through torch.compile")
     parser.add_argument("--keep", type=Path, help="work in this folder, and keep it")
     args = parser.parse_args()
     signal.signal(signal.SIGHUP, lambda *_: None)  # under nohup the runs would inherit SIG_IGN
@@ -238,7 +239,7 @@ def main() -> int:
         if survived + lost >= args.kills or time.monotonic() - began > 60 * args.minutes:
             break
         (method, kind), stored = COMBINATIONS[n // 2 % len(COMBINATIONS)], list(KILLS)[n % 2]
-        words = command(work / stored, method, kind, stored, args.arch)
+        words = command(work / stored, method, kind, stored, args.arch) + ["--compile"] * args.compile
         if (method, kind, stored) not in alone:
             alone[method, kind, stored] = run_alone(words, work / f"alone_{method}_{kind}_{stored}")
         cwd = work / f"killed_{n}_{method}_{kind}_{stored}"

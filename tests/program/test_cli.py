@@ -586,6 +586,47 @@ def test_large_networks_on_tiny_images_compute_in_float32(size, amp, monkeypatch
     assert precision.resolve_auto(options, torch.device("cpu"), size).amp == amp
 
 
+@pytest.mark.parametrize(
+    ("arch", "device", "n_images", "compiler", "expected"),
+    [
+        ("resnet56", "cpu", 1_000_000, True, "on"), ("resnet20", "cpu", 50_000_000, True, "on"),
+        ("resnet56", "cpu", 999_999, True, "off"), ("vgg19", "cpu", 50_000_000, True, "off"),
+        ("resnet18", "cpu", 50_000_000, True, "off"), ("resnet56", "cuda", 50_000_000, True, "off"),
+        ("resnet56", "cpu", 1_000_000, False, "off"),
+    ],
+)  # fmt: skip
+def test_auto_compiles_where_it_pays(arch, device, n_images, compiler, expected, monkeypatch):
+    monkeypatch.setattr(precision.shutil, "which", lambda name: name if compiler else None)
+    options = parse(["--dataset", "cifar10", "--arch", arch])[0]
+    resolved, notices = precision.resolve_compile(options, torch.device(device), n_images)
+    assert resolved.compile == expected
+    assert bool(notices) == (not compiler)
+
+
+def test_a_run_stores_whether_it_compiles_and_resumes_so(sets, tmp_path):
+    words = command(sets, "none", "lenet5")
+    ran = run_program(tmp_path, *words)
+    assert yaml.safe_load((ran.run_dir / "log" / "params.yaml").read_text())["compile"] == "off"
+    refused = run_program(tmp_path, "--resume_path", ran.run_dir, "--epochs", "2", "--compile")
+    assert refused.code == 2
+    assert "--compile on (was off)" in refused.err
+
+
+def test_compiling_without_a_compiler_is_refused(sets, tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    refused = run_program(tmp_path, *command(sets, "none", "lenet5"), "--compile")
+    assert refused.code == 2
+    assert refused.err.splitlines() == [
+        "main.py: error: --compile on needs a C++ compiler: install g++, or set CXX to one"
+    ]
+    assert not (tmp_path / "Experiments").exists()
+
+
+@pytest.mark.parametrize(("stored", "value"), [("true", "on"), ("false", "off"), ("False", "off"), ("auto", "auto")])
+def test_settings_of_older_runs_compile_as_they_did(stored, value):
+    assert parse(["--dataset", "digits", f"--compile={stored}"])[0].compile == value
+
+
 def test_report_latency_measures_latency(sets, tmp_path, monkeypatch):
     monkeypatch.setattr(latency, "SECONDS", 0.0)
     ran = run_program(tmp_path, *command(sets, "L1", *RESIDUAL, "--report_latency"))
