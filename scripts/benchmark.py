@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a file, from anywhere
@@ -237,6 +238,34 @@ def training_speed(quick: bool) -> Iterator[Row]:
             f"training: {arch}, batch {batch}: eager float32 step / default ({how})",
             ratios(times["plain"], times["default"]), goal if DEVICE.type == "cpu" else "",
         )  # fmt: skip
+
+
+def kept_memory(quick: bool) -> Iterator[Row]:
+    """Compare GReg-1's steps that return freed memory to the system, as 0.6.0 did, with steps that keep it."""
+    n_cores = len(os.sched_getaffinity(0))
+    for arch, threads in [("resnet20", n_cores)] if quick else product(("resnet20", "resnet56"), (1, n_cores)):
+        rounds = [[step_in_process(arch, threads, keep) for keep in (False, True)] for _ in range(2 if quick else 5)]
+        title = f"memory: {arch}, batch 128, {threads} threads: step with freed memory returned / kept"
+        yield row(title, [returned / kept for returned, kept in rounds])
+
+
+def step_in_process(arch: str, threads: int, keep: bool) -> float:
+    """Return the median seconds of 12 steps in a process of its own."""
+    code = f"from scripts.benchmark import time_steps; time_steps({arch!r}, {keep}, 12)"
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, check=True, capture_output=True, text=True
+    )
+    return float(ran.stdout)
+
+
+def time_steps(arch: str, keep: bool, n: int) -> None:
+    """Print the median seconds of `n` steps of GReg-1."""
+    if keep:
+        keep_freed_memory()
+    bench = Bench(arch, 128)
+    update = bench.update(bench.pruner("GReg-1"))
+    print(statistics.median([bench.step(update) for _ in range(n + 2)][2:]))
 
 
 def compiled_speed(quick: bool) -> Iterator[Row]:
@@ -470,7 +499,7 @@ def images_per_second(processes: int) -> float:
         return json.loads(report.read_text())["images_per_second"]["finetune"]
 
 
-PARTS = (penalty_overhead, training_speed, compiled_speed, feeding, setup, what_pruning_buys, scale)
+PARTS = (penalty_overhead, training_speed, kept_memory, compiled_speed, feeding, setup, what_pruning_buys, scale)
 
 
 def main() -> int:

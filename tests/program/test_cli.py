@@ -595,12 +595,14 @@ def test_large_networks_on_tiny_images_compute_in_float32(size, amp, monkeypatch
         ("resnet56", "cpu", 1_000_000, False, "off"),
     ],
 )  # fmt: skip
-def test_auto_compiles_where_it_pays(arch, device, n_images, compiler, expected, monkeypatch):
+@pytest.mark.parametrize("amx", [True, False])
+def test_auto_compiles_where_it_pays(arch, device, n_images, compiler, expected, amx, monkeypatch):
     monkeypatch.setattr(precision.shutil, "which", lambda name: name if compiler else None)
+    monkeypatch.setattr(precision, "_cpu_capabilities", lambda: {"amx_bf16": amx})
     options = parse(["--dataset", "cifar10", "--arch", arch])[0]
     resolved, notices = precision.resolve_compile(options, torch.device(device), n_images)
-    assert resolved.compile == expected
-    assert bool(notices) == (not compiler)
+    assert resolved.compile == (expected if amx else "off")
+    assert bool(notices) == (amx and not compiler)
 
 
 def test_a_run_stores_whether_it_compiles_and_resumes_so(sets, tmp_path):

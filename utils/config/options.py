@@ -285,8 +285,8 @@ class Options:
     compile: str = flag(
         "auto",
         one_of("auto", "on", "off", aliases={"true": "on", "false": "off"}),
-        "train and test through torch.compile, which takes up to two minutes; auto: for CIFAR ResNets on CPUs, from "
-        "a million training images on",
+        "train and test through torch.compile, which takes up to two minutes; auto: for CIFAR ResNets on CPUs with "
+        "AMX, from a million training images on",
         argparse={"nargs": "?", "const": "on"},
     )
     cuda_graph: str = flag("auto", one_of("auto", "on", "off"), "run steps as CUDA graphs; auto: off", free=True)

@@ -44,7 +44,7 @@ def device_notices(device: torch.device, gpu: int | None) -> list[str]:
 def keep_freed_memory() -> None:
     """Let the C library keep freed memory for the next step instead of returning it to the system (Linux, glibc).
 
-    Otherwise every step pays for fetching its activations' pages again: 3 to 9 % of a step (BENCHMARKS.md).
+    Otherwise every step pays for fetching its activations' pages again (BENCHMARKS.md).
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

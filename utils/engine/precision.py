@@ -7,6 +7,7 @@ BENCHMARKS.md.
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +24,7 @@ FLOAT32_MODELS = ("lenet5", "lenet5_mini", "mlp_7_linear")
 # depthwise conv is uninitialized memory (torch 2.14, channels_last).
 MIN_SIZE_FOR_BF16 = 32
 
-# CIFAR ResNets, where most of a step is memory traffic between convs, which compilation fuses.
+# CIFAR ResNets, on CPUs with AMX: convs are so fast there that most of a step is what compilation fuses.
 COMPILED_MODELS = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
 # Compilation takes up to 90 s per run and saves 0.1 to 0.3 ms per image.
 COMPILE_FROM_IMAGES = 1_000_000
@@ -62,14 +63,23 @@ def resolve_compile(options: Options, device: torch.device, n_images: int) -> tu
         raise ValueError("--compile on needs a C++ compiler: install g++, or set CXX to one")
     if options.compile != "auto":
         return options, []
-    pays = device.type == "cpu" and options.arch in COMPILED_MODELS and n_images >= COMPILE_FROM_IMAGES
+    pays = compilation_pays(device) and options.arch in COMPILED_MODELS and n_images >= COMPILE_FROM_IMAGES
     notices = ["--compile auto: off, no C++ compiler (g++, or CXX) found"] if pays and missing else []
     return replace(options, compile="on" if pays and not missing else "off"), notices
 
 
+def compilation_pays(device: torch.device) -> bool:
+    """Whether compiled steps of some networks are faster on this device (BENCHMARKS.md)."""
+    return device.type == "cpu" and bool(_cpu_capabilities().get("amx_bf16"))
+
+
+def _cpu_capabilities() -> Mapping[str, Any]:
+    return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+
+
 def has_bf16_arithmetic() -> bool:
     """Whether this CPU has bfloat16 arithmetic."""
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    capabilities = _cpu_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
