@@ -10,6 +10,7 @@ if __name__ == "__main__":  # until a handler is installed, Ctrl-C exits without
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from utils.checkpoint.resume import resolve
+from utils.dist.heartbeat import stop_heartbeat
 from utils.dist.launch import count_processes, launch
 from utils.dist.process_group import destroy_process_group, is_main_process
 from utils.dist.signals import StoppedError, StopSignal
@@ -56,8 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + error.signal
     except Exception as error:
         report_error(error, job.run.how_to_resume if job else None, debug="--debug" in argv)
+        stop_heartbeat(failed=True)
         return 1 if job else 2
     finally:
+        stop_heartbeat()
         close_log()
         destroy_process_group()
         flush_streams()

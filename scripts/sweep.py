@@ -3,7 +3,8 @@
 
 Runs that have a report in the results folder (<experiment>.json) are skipped; interrupted ones are resumed; to redo a
 run, remove its entry there. When a run fails, the runs that start from its files are skipped and the others are made.
-With several GPUs, runs are concurrent, one per GPU. The form of a grid: scripts/evidence/grid.py; an
+With several GPUs, runs are concurrent, one per GPU. --slurm submits the runs as a job array of SLURM instead, one task
+per run; --cell N makes one run, for any scheduler with numbered jobs. The form of a grid: scripts/evidence/grid.py; an
 example: scripts/evidence/evidence.yaml.
 
 Exit code: 0; 1 where runs failed or were skipped; 2 for a wrong command, which starts nothing; 128 + n after signal n.
@@ -12,12 +13,14 @@ Exit code: 0; 1 where runs failed or were skipped; 2 for a wrong command, which 
 import argparse
 import os
 import sys
+from collections.abc import Collection
 from fnmatch import fnmatch
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a file, from anywhere
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from scripts.evidence import slurm
 from scripts.evidence.command_line import Parser, print_out
 from scripts.evidence.grid import Cell, expand_grid
 from scripts.evidence.grid_file import read_grid
@@ -40,7 +43,12 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--jobs", metavar="N", type=int, help="concurrent runs (default: one per GPU; one without)")
     parser.add_argument("--results", metavar="FOLDER", type=Path, default=ROOT / "results", help="default: results/")
-    parser.add_argument("--list", action="store_true", help="print every run, whether it is done, and its command")
+    parser.add_argument("--list", action="store_true", help="print every run, its state and its command")
+    parser.add_argument("--cell", metavar="N", type=int, help="make run N of the grid, as --list numbers them")
+    parser.add_argument(
+        "--slurm", nargs=argparse.REMAINDER, metavar="OPTION",
+        help="submit the unfinished runs to SLURM; all that follows is given to sbatch: --slurm --time=4:00:00",
+    )  # fmt: skip
     return parser
 
 
@@ -48,8 +56,8 @@ def is_selected(cell: Cell, only: list[str] | None) -> bool:
     return not only or any(cell.experiment == name or fnmatch(cell.name, name) for name in only)
 
 
-def selected_cells(args: argparse.Namespace) -> list[Cell]:
-    """Return the runs of the grid that the command selects.
+def selected_cells(args: argparse.Namespace) -> list[tuple[int, Cell]]:
+    """Return the runs of the grid that the command selects, with their numbers.
 
     Raises:
         ValueError: the command or the grid is wrong.
@@ -63,7 +71,10 @@ def selected_cells(args: argparse.Namespace) -> list[Cell]:
         if not any(is_selected(cell, [name]) for cell in cells):
             experiments = ", ".join(dict.fromkeys(cell.experiment for cell in cells))
             raise ValueError(f"--only {name}: no run has this name; experiments are {experiments}")
-    return [cell for cell in cells if is_selected(cell, args.only)]
+    if args.cell is not None and (args.only or args.slurm is not None or not 0 <= args.cell < len(cells)):
+        raise ValueError(f"--cell {args.cell}: give it alone, with a number from 0 to {len(cells) - 1}")
+    numbered = enumerate(cells) if args.cell is None else [(args.cell, cells[args.cell])]
+    return [(number, cell) for number, cell in numbered if is_selected(cell, args.only)]
 
 
 def check_files(cells: list[Cell]) -> None:
@@ -83,18 +94,51 @@ def check_files(cells: list[Cell]) -> None:
             raise ValueError(f"program {ROOT / program} does not exist")
 
 
+def list_cells(grid: Path, numbered: list[tuple[int, Cell]], finished: Collection[str]) -> None:
+    """Print the number, the state, the name and the command of every run.
+
+    Without a report a run is ``queued`` or ``running`` on SLURM, ``failed`` if SLURM has a log of it, or ``to do``.
+    """
+    states = slurm.states(grid)
+    for number, cell in numbered:
+        state, error = states.get(number, "to do"), ""
+        if cell.name in finished:
+            state = "done"
+        elif state == "to do" and slurm.log_file(grid, number).is_file():
+            state, error = "failed", f"\n         {slurm.last_line(grid, number)}"
+        print_out(f"{number:4}  {state:7}  {cell.name}\n         {cell.recipe}{error}")
+
+
+def submit_cells(args: argparse.Namespace, unfinished: list[tuple[int, Cell]]) -> None:
+    """Submit the runs that are neither finished nor queued nor running.
+
+    Raises:
+        ValueError: SLURM refuses, or this is not the folder that holds the batch scripts.
+    """
+    states = slurm.states(args.grid)
+    cells = [(number, cell) for number, cell in unfinished if number not in states]
+    arguments = [f"--results={os.path.abspath(args.results)}", *(word for text in args.set for word in ("--set", text))]
+    jobs = slurm.submit(args.grid, cells, arguments, args.jobs, args.slurm)
+    for job, numbers in jobs:
+        print_out(f"job {job}: {len(numbers)} runs")
+    print_out(f"{len(cells)} runs submitted, {len(unfinished) - len(cells)} already queued or running")
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     args = parser.parse_args(argv)
     try:
-        cells = selected_cells(args)
+        numbered = selected_cells(args)
+        cells = [cell for _, cell in numbered]
         finished = finished_runs(cells, args.results)
         waiting = [cell for cell in cells if cell.name not in finished]
         if args.list:
-            for cell in cells:
-                print_out(f"{'done' if cell.name in finished else 'to do':5}  {cell.name}\n       {cell.recipe}")
+            list_cells(args.grid, numbered, finished)
             return 0
         check_files(waiting)
+        if args.slurm is not None:
+            submit_cells(args, [(number, cell) for number, cell in numbered if cell.name not in finished])
+            return 0
         slots = make_slots(args.jobs)
         print_out(f"{len(cells)} runs, {len(finished)} already done, {len(slots)} at a time")
         args.results.mkdir(parents=True, exist_ok=True)

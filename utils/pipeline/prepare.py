@@ -16,6 +16,7 @@ from utils.checkpoint.validation import check_optimizer_state
 from utils.config.options import Options
 from utils.config.types import error_prefix
 from utils.dist.device import device_notices, resolve_device
+from utils.dist.heartbeat import start_heartbeat
 from utils.dist.process_group import broadcast_from_main, init_process_group, shard
 from utils.dist.signals import StopSignal
 from utils.engine.evaluate import evaluate
@@ -36,6 +37,7 @@ from utils.pipeline.plan import (
     shapes_of_pruned_base,
 )
 from utils.reporting.console import show
+from utils.reporting.errors import end_process
 from utils.reporting.run_dir import Run, RunDir
 from utils.reporting.tables import evaluation_table, plan_table
 
@@ -74,6 +76,8 @@ def prepare(command: Command, stop: StopSignal) -> Job | None:
     options, notices = command.options, list(command.notices)
     device = resolve_device(options.device, options.gpu)
     init_process_group(device, options.dist_backend)
+    hint = [""]  # how to resume, once the run is open
+    start_heartbeat(lambda lost: end_process(lost + hint[0]))
     options = replace(options, seed=broadcast_from_main(options.seed))
     with error_prefix("data_path"):
         preprocessing = preprocessing_of(options.arch)
@@ -107,6 +111,7 @@ def prepare(command: Command, stop: StopSignal) -> Job | None:
         options, missing = resolve_compile(options, device, planned.training_images(options, len(data.train)))
     notices += missing
     run = _open_run(command, options, data, base, stop)
+    hint[0] = broadcast_from_main(run.how_to_resume)
     run.record.images, run.record.base_shapes = data.sizes, planned.base_shapes
     log_notices(notices)  # after all checks: an error is a single line
     return Job(options, device, data, base, planned, run)

@@ -2,6 +2,8 @@
 
 import errno
 import logging
+import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -10,14 +12,22 @@ from contextlib import contextmanager, suppress
 import torch
 
 from data import lost_worker
+from utils.dist.heartbeat import wait_for_verdict
 from utils.dist.process_group import is_main_process
 
 log = logging.getLogger("pruning")
+
+# Errors of gloo, NCCL and the store where another process is gone.
+_OTHER_PROCESS = re.compile(
+    r"Connection (closed|reset|refused)|closed by peer|Broken pipe|timed out|Timed out|NCCL|ncclRemoteError|gloo", re.I
+)
 
 MEMORY_FULL = "out of memory: lower --batch_size and --batch_size_prune, or close other programs"
 GPU_MEMORY_FULL = "the GPU is out of memory: lower --batch_size and --batch_size_prune, or use more GPUs"
 SHM_FULL = "shared memory is full: use --workers 0, which needs none; in Docker, raise --shm-size"
 DISK_FULL = "free some space"
+LOST_PROCESS_CODE = 75  # exit code; sysexits.h: a temporary failure. Job scripts repeat such a run
+LOST_PROCESS = "the connection to another process is lost"
 TOO_MANY_FILES = "too many open files: raise the limit (ulimit -n) or lower --workers"
 
 
@@ -42,9 +52,18 @@ def report_error(error: Exception, how_to_resume: str | None, debug: bool) -> No
         debug: also print the traceback.
     """
     log.error("traceback of the error that ended the run:", exc_info=error)
+    if _is_of_other_process(error, str(error)):
+        wait_for_verdict()
     if debug:
         traceback.print_exception(error)
     print_error(f"error: {explain(error, how_to_resume or '')}", every_process=how_to_resume is not None)
+
+
+def end_process(text: str) -> None:
+    """Print `text` as an error and end this process from a thread, whatever the main thread waits for."""
+    log.error(text)
+    print_error(f"error: {text}", every_process=True)
+    os._exit(LOST_PROCESS_CODE)
 
 
 def print_error(text: str, every_process: bool = False) -> None:
@@ -95,6 +114,10 @@ def _contains(*parts: str) -> Callable[[BaseException, str], bool]:
     return lambda error, text: any(part in text for part in parts)
 
 
+def _is_of_other_process(error: BaseException, text: str) -> bool:
+    return isinstance(error, RuntimeError) and bool(_OTHER_PROCESS.search(text))
+
+
 def _has_errno(*numbers: int) -> Callable[[BaseException, str], bool]:
     return lambda error, text: isinstance(error, OSError) and error.errno in numbers
 
@@ -115,5 +138,6 @@ _ADVICE: tuple[tuple[Callable[[BaseException, str], bool], str], ...] = (
     (_contains("DefaultCPUAllocator", "can't allocate memory", "Cannot allocate memory"), MEMORY_FULL),
     (_has_errno(errno.EMFILE, errno.ENFILE), TOO_MANY_FILES),
     (_contains("Too many open files", "received 0 items of ancdata"), TOO_MANY_FILES),
+    (_is_of_other_process, LOST_PROCESS),
     (_has_errno(errno.ENOSPC, errno.EDQUOT), DISK_FULL),
 )

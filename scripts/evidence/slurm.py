@@ -1,0 +1,92 @@
+"""Runs of a grid as a SLURM job array: one task per run, numbered as in the grid."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from scripts.evidence.grid import Cell
+
+BATCH_SCRIPT = "scripts/slurm/cell.sbatch"
+
+
+def job_name(grid: Path) -> str:
+    return f"sweep-{grid.stem}"
+
+
+def log_file(grid: Path, number: int) -> Path:
+    """Log of all attempts of a run; relative to the repository."""
+    return Path("Experiments") / job_name(grid) / f"{number}.log"
+
+
+def last_line(grid: Path, number: int) -> str:
+    """Return the last line of a run's log, which names its error."""
+    lines = log_file(grid, number).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else "no message"
+
+
+def states(grid: Path) -> dict[int, str]:
+    """Return number of a run -> ``queued`` or ``running``; empty without SLURM.
+
+    Raises:
+        ValueError: SLURM does not answer.
+    """
+    if not shutil.which("squeue"):
+        return {}
+    words = ["squeue", "--noheader", "--array", "--me", f"--name={job_name(grid)}", "--format=%K %T"]
+    lines = [line.split() for line in _run(words).splitlines()]
+    return {int(number): "running" if state in ("RUNNING", "COMPLETING") else "queued" for number, state in lines}
+
+
+def stages(cells: Sequence[tuple[int, Cell]]) -> list[list[int]]:
+    """Divide numbered cells into stages: each needs files of earlier stages only, as far as these are among `cells`."""
+    stage_of: dict[str, int] = {}
+    divided: list[list[int]] = []
+    for number, cell in cells:  # a cell stands after those that it needs
+        stage = 1 + max((stage_of[name] for name, _ in cell.needs if name in stage_of), default=-1)
+        stage_of[cell.name] = stage
+        divided += [[] for _ in range(stage + 1 - len(divided))]
+        divided[stage].append(number)
+    return divided
+
+
+def submit(
+    grid: Path, cells: Sequence[tuple[int, Cell]], arguments: Sequence[str], at_once: int | None, options: Sequence[str]
+) -> list[tuple[str, list[int]]]:
+    """Submit numbered cells, an array per stage; later ones start when the earlier ones have ended, in whatever way.
+
+    Args:
+        arguments: of sweep.py, besides the grid.
+        at_once: runs at a time in each array; None: as many as SLURM allows.
+        options: of sbatch.
+
+    Returns:
+        The number of each job, and of its cells.
+
+    Raises:
+        ValueError: SLURM refuses.
+    """
+    if not shutil.which("sbatch"):
+        raise ValueError("--slurm: sbatch is not on the PATH; run this on a machine of the cluster")
+    if not Path(BATCH_SCRIPT).is_file():
+        raise ValueError(f"--slurm: there is no {BATCH_SCRIPT} here; run this from the repository")
+    log_file(grid, 0).parent.mkdir(parents=True, exist_ok=True)
+    jobs: list[tuple[str, list[int]]] = []
+    for numbers in stages(cells):
+        words = [
+            "sbatch", "--parsable", f"--job-name={job_name(grid)}", f"--output={log_file(grid, 0).parent}/%a.log",
+            f"--array={','.join(map(str, numbers))}{f'%{at_once}' if at_once else ''}",
+            *([f"--dependency=afterany:{jobs[-1][0]}"] if jobs else []),
+            *options, BATCH_SCRIPT, os.path.abspath(grid), *arguments,
+        ]  # fmt: skip
+        jobs.append((_run(words).strip().partition(";")[0], numbers))
+    return jobs
+
+
+def _run(words: Sequence[str]) -> str:
+    ran = subprocess.run(words, capture_output=True, text=True)
+    if ran.returncode:
+        lines = ran.stderr.strip().splitlines()
+        raise ValueError(f"{words[0]}: {lines[-1] if lines else f'exit code {ran.returncode}'}")
+    return ran.stdout
