@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs over two hosts that lose each other; called by two_hosts.sh, which makes the hosts.
 
-A GReg-1 run over both hosts is made without disturbance; it selects what one process selects. Then runs are disturbed at
+A GReg-1 run over both hosts is made undisturbed; it selects what one process selects. Then runs are disturbed at
 random moments of update, stabilizing and fine-tuning: the link is cut, a process is stopped, a host dies. Processes
 have to end within 90 seconds, with one line that names the missing rank and host. The run is resumed with the link up,
 and counts as survived if it ends with the bits of the undisturbed run. A process that is stopped for 30 seconds is

@@ -172,7 +172,7 @@ def rehearse(tmp_path, monkeypatch) -> Iterator:
     monkeypatch.setattr(utils.pipeline.prune, "N_SNAPSHOTS", 1)  # else one at each of so few steps
     monkeypatch.setattr(Tensor, "numpy", half_of)
 
-    def call(*words: object) -> Rehearsal:
+    def call(*words: object, sync_bn: bool = False) -> Rehearsal:
         images = write_npz_set(tmp_path / "images", size=32)
         given = (
             f"--dataset npz --data_path {images} --seed 1 --device cpu --amp none --no-channels_last --allow_untrained"
@@ -184,7 +184,8 @@ def rehearse(tmp_path, monkeypatch) -> Iterator:
             files, "save", lambda path, content, *_: rehearsal.saved.update({path.name: content.to_file()})
         )
         with FakeTensorMode(allow_non_fake_inputs=True), HostReads() as reads:
-            rehearsal.job = replace(job, device=GPU, data=data_on_gpu(job.data, summary))
+            options = replace(job.options, sync_bn=sync_bn)
+            rehearsal.job = replace(job, options=options, device=GPU, data=data_on_gpu(job.data, summary))
             watch(monkeypatch, reads, rehearsal)
             monkeypatch.setattr(sys.modules["pruner.cut"], "_cut_tensor", CutTensor(job.model))
             with closing(job.run):
@@ -262,6 +263,15 @@ def test_a_run_on_a_gpu_mixes_no_devices_and_waits_in_no_step(rehearse, method, 
     assert {"checkpoint_just_finished_prune.pth", "pruned_model.pth", "checkpoint.pth"} <= done.saved.keys()
     for content in done.saved.values():
         assert all(is_on_gpu(tensor) for tensor in content["model"].values())
+
+
+def test_a_run_with_synchronized_batch_norm(rehearse):
+    done = rehearse(*words_for("GReg-1", "resnet20", "filter"))
+    synchronized = rehearse(*words_for("GReg-1", "resnet20", "filter"), sync_bn=True)
+    norms = [module for module in synchronized.job.model.modules() if isinstance(module, nn.SyncBatchNorm)]
+    assert len(norms) == 19
+    for name, value in done.saved["pruned_model.pth"]["model"].items():
+        assert synchronized.saved["pruned_model.pth"]["model"][name].shape == value.shape
 
 
 def test_the_rehearsal_finds_a_wait(rehearse, monkeypatch):

@@ -141,6 +141,7 @@ WRONG = {
     ),
     "a GPU that is not there": (f"{DIGITS} --device cuda", "--device", "cuda", "cpu"),
     "CUDA graphs": (f"{DIGITS} --cuda_graph on", "--cuda_graph", "on", "auto or off"),
+    "synchronized batch norm on a CPU": (f"{DIGITS} --device cpu --sync_bn", "--sync_bn", "GPUs", "CUDA"),
     "unknown number format": (f"{DIGITS} --amp fp16", "--amp", "fp16", "'bf16'"),
     "unknown device": (f"{DIGITS} --device gpu", "--device", "gpu", "'cpu'"),
     "a project name that is a path": (f"{DIGITS} --project_name ../x", "--project_name", "../x", "not a name"),

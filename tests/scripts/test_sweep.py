@@ -205,7 +205,7 @@ def test_a_stopped_sweep_stops_its_run_and_resumes_it(tmp_path):
     assert "exit code 143" in out
     assert not list(tmp_path.glob("results/**/*.json"))
     listed = subprocess.run([*command, "--list"], cwd=tmp_path, text=True, capture_output=True, check=True)
-    assert listed.stdout.startswith("to do")
+    assert re.match(" *0  to do ", listed.stdout)
     again = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, check=False)
     assert again.returncode == 0, again.stderr
     (run_dir,) = (tmp_path / "Experiments").iterdir()

@@ -269,6 +269,7 @@ class Options:
     dist_backend: str | None = flag(
         None, one_of("nccl", "gloo"), "communication backend (default: nccl on GPUs)", "--dist-backend", free=True
     )
+    sync_bn: bool = switch("batch-norm statistics of the whole batch, not of each process's part; on GPUs")
 
     amp: str = flag(
         "auto",

@@ -3,6 +3,7 @@
 import json
 import logging
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -38,7 +39,7 @@ from utils.pipeline.plan import (
 )
 from utils.reporting.console import show
 from utils.reporting.errors import end_process
-from utils.reporting.run_dir import Run, RunDir
+from utils.reporting.run_dir import Run, RunDir, how_to_resume
 from utils.reporting.tables import evaluation_table, plan_table
 
 log = logging.getLogger("pruning")
@@ -75,9 +76,11 @@ def prepare(command: Command, stop: StopSignal) -> Job | None:
     """
     options, notices = command.options, list(command.notices)
     device = resolve_device(options.device, options.gpu)
+    if options.sync_bn and device.type == "cpu":
+        raise ValueError("--sync_bn needs GPUs: torch has synchronized batch norm for CUDA alone")
     init_process_group(device, options.dist_backend)
-    hint = [""]  # how to resume, once the run is open
-    start_heartbeat(lambda lost: end_process(lost + hint[0]))
+    run_dir: list[Path] = []  # of rank 0, once it is open
+    start_heartbeat(lambda lost: end_process(lost + "".join(map(how_to_resume, run_dir))))
     options = replace(options, seed=broadcast_from_main(options.seed))
     with error_prefix("data_path"):
         preprocessing = preprocessing_of(options.arch)
@@ -111,7 +114,7 @@ def prepare(command: Command, stop: StopSignal) -> Job | None:
         options, missing = resolve_compile(options, device, planned.training_images(options, len(data.train)))
     notices += missing
     run = _open_run(command, options, data, base, stop)
-    hint[0] = broadcast_from_main(run.how_to_resume)
+    run_dir.append(broadcast_from_main(run.path if isinstance(run, RunDir) else None))
     run.record.images, run.record.base_shapes = data.sizes, planned.base_shapes
     log_notices(notices)  # after all checks: an error is a single line
     return Job(options, device, data, base, planned, run)

@@ -3,6 +3,7 @@
 import logging
 
 import torch
+from torch import nn
 
 from utils.dist.device import keep_freed_memory
 from utils.dist.process_group import shard
@@ -21,6 +22,8 @@ def start(job: Job) -> None:
     if job.device.type == "cpu":
         keep_freed_memory()
     to_memory_format(base.model.to(job.device), options)
+    if options.sync_bn:  # in place; the parameters stay
+        nn.SyncBatchNorm.convert_sync_batchnorm(base.model)
     torch.manual_seed(options.seed + shard().rank)  # dropout differs between ranks
     log.info("torch %s on %s, seed %d; all settings are in params.yaml", torch.__version__, job.device, options.seed)
     if options.note:

@@ -37,6 +37,13 @@ from utils.reporting.scalars import Scalars
 from utils.reporting.snapshots import Observer
 
 
+def how_to_resume(run_dir: Path) -> str:
+    """Return the command that resumes the run of a directory, as the end of a message."""
+    if (run_dir / "weights" / f"{LATEST}.pth").exists():
+        return f"; resume with: python main.py --resume_path {shlex.quote(str(run_dir))}"
+    return "; no checkpoint yet: repeat the command to start again"
+
+
 class Run:
     """A run without a directory: it keeps a record and writes nothing. Used by the Oracle's candidates and by all ranks
     except 0.
@@ -183,9 +190,7 @@ class RunDir(Run):
 
     @property
     def how_to_resume(self) -> str:
-        if self.weights(LATEST).exists():
-            return f"; resume with: python main.py --resume_path {shlex.quote(str(self.path))}"
-        return "; no checkpoint yet: repeat the command to start again"
+        return how_to_resume(self.path)
 
     def weights(self, name: str) -> Path:
         return self.path / "weights" / f"{name}.pth"
