@@ -95,7 +95,7 @@ class TwoHostRun:
         end = time.monotonic() + RUN_SECONDS
         while time.monotonic() < end and PARTS.index(part_of(self.lines(), "GReg-1")) < PARTS.index(part):
             time.sleep(0.01)
-        time.sleep(dice.uniform(0, 1.0))
+        time.sleep(dice.uniform(0, 0.4))
 
     def lines(self) -> list[str]:
         return logged(self.cwd)[self.n_logged :]

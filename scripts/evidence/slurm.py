@@ -27,12 +27,12 @@ def last_line(grid: Path, number: int) -> str:
 
 
 def states(grid: Path) -> dict[int, str]:
-    """Return number of a run -> ``queued`` or ``running``; empty without SLURM.
+    """Return number of a run -> ``queued`` or ``running``; empty for a grid that was not submitted here.
 
     Raises:
         ValueError: SLURM does not answer.
     """
-    if not shutil.which("squeue"):
+    if not log_file(grid, 0).parent.is_dir():
         return {}
     words = ["squeue", "--noheader", "--array", "--me", f"--name={job_name(grid)}", "--format=%K %T"]
     lines = [line.split() for line in _run(words).splitlines()]
@@ -67,8 +67,6 @@ def submit(
     Raises:
         ValueError: SLURM refuses.
     """
-    if not shutil.which("sbatch"):
-        raise ValueError("--slurm: sbatch is not on the PATH; run this on a machine of the cluster")
     if not Path(BATCH_SCRIPT).is_file():
         raise ValueError(f"--slurm: there is no {BATCH_SCRIPT} here; run this from the repository")
     log_file(grid, 0).parent.mkdir(parents=True, exist_ok=True)
@@ -85,6 +83,8 @@ def submit(
 
 
 def _run(words: Sequence[str]) -> str:
+    if not shutil.which(words[0]):
+        raise ValueError(f"{words[0]} is not on the PATH; run this on a machine of the cluster")
     ran = subprocess.run(words, capture_output=True, text=True)
     if ran.returncode:
         lines = ran.stderr.strip().splitlines()

@@ -15,11 +15,12 @@ from scripts.evidence.grid_file import parse_grid
 from scripts.sweep import main
 
 DIGITS = "--dataset digits --arch lenet5 --device cpu"
+BASE = "Experiments/base,seed={seed}_SERVER*/weights/checkpoint.pth"
 GRID = {
     "experiments": {
         "base": {"flags": f"{DIGITS} --method none --epochs 1 --seed {{seed}}", "axes": {"seed": [0, 1]}},
         "cut": {
-            "flags": f"{DIGITS} --method L1 --base_model_path Experiments/base,seed={{seed}}_SERVER*/weights/checkpoint.pth",
+            "flags": f"{DIGITS} --method L1 --base_model_path {BASE}",
             "axes": {"seed": [0, 1]},
         },
         "apart": {"flags": f"{DIGITS} --method none --epochs 1 --seed 9"},
@@ -33,7 +34,7 @@ printf '%s\\n' "$(printf '%q ' "$@")" >> $LOG
 
 @pytest.fixture
 def cluster(tmp_path, monkeypatch):
-    """Stand-ins for sbatch and squeue in a copy of the batch scripts; returns a function that gives the calls of sbatch."""
+    """Stand-ins for sbatch and squeue beside the batch scripts; return a function that gives the calls of sbatch."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ROOT / "scripts" / "slurm", tmp_path / "scripts" / "slurm")
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(GRID, sort_keys=False))
@@ -44,6 +45,7 @@ def cluster(tmp_path, monkeypatch):
         (tmp_path / "bin" / name).write_text(text)
         (tmp_path / "bin" / name).chmod(0o755)
     (tmp_path / "queue.txt").touch()
+    (tmp_path / "Experiments" / "sweep-grid").mkdir(parents=True)  # something was submitted before
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
 
     def calls() -> list[str]:
@@ -79,7 +81,6 @@ def test_what_is_queued_or_running_is_not_submitted_again(cluster, tmp_path, cap
 def test_the_list_shows_the_state_of_each_run(cluster, tmp_path, capsys):
     (tmp_path / "queue.txt").write_text("1 RUNNING\n2 PENDING\n")
     log = tmp_path / slurm.log_file(tmp_path / "grid.yaml", 3)
-    log.parent.mkdir(parents=True)
     log.write_text("start\nfailed: main.py: error: the disk is full\n")
     cells = expand_grid(parse_grid(GRID))
     (tmp_path / "results").mkdir()
