@@ -18,7 +18,7 @@ from .schedule import Schedule
 from .short_schedule import short_schedule
 from .structure import Structure, TracedLayer
 
-__version__ = "0.6.0"
+__version__ = "0.7.0"
 __all__ = [
     "L1",
     "PRUNERS",

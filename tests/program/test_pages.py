@@ -18,6 +18,7 @@ from helpers import ROOT, run_program, write_image_folder, write_npz_set
 
 import pruner
 from scripts.make_flags_page import PAGE, flags_page
+from scripts.sweep import build_parser as sweep_parser
 from utils.config.cli import parse
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -32,7 +33,6 @@ NOT_RUN = {
     r"bash scripts/demo\.sh": "test_scripts runs it",
     r"python scripts/(sweep|results|benchmark|checks/kill_test)\.py": "tests/scripts runs them",
     r"(pip|pre-commit) install|source ": "they change the environment",
-    r"srun ": "needs SLURM",
     r"\.venv/bin/(ruff|python -m pytest)": "CI runs them",
 }
 
@@ -51,6 +51,7 @@ def commands(page: Path) -> list[str]:
 
 def run(line: str, cwd: Path) -> None:
     """Run one command of a page in `cwd`; ``main.py`` and scripts in this process, with tiny counts."""
+    line = re.sub(r"^sbatch .*?train\.sbatch ", "python main.py ", line)
     words = shlex.split(re.sub(r"^(CUDA_VISIBLE_DEVICES=\S+ python|torchrun .*?(?=main\.py))", "python ", line))
     if words[0] == "bash":
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -116,7 +117,7 @@ def test_links_pictures_and_paths_of_a_page_exist(page):
 
 
 def test_flags_named_on_a_page_exist():
-    known = set(re.findall(r"--[\w-]+", flags_page()))
+    known = set(re.findall(r"--[\w-]+", flags_page())) | set(sweep_parser()._option_string_actions)
     for page in PAGES:
         prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
         named = set(re.findall(r"`(--[\w-]+)", prose))

@@ -241,5 +241,5 @@ def test_the_library_installs_and_stands_alone(tmp_path):
     )
     env = {"PYTHONPATH": str(tmp_path / "site"), "PATH": "/usr/bin:/bin"}
     ran = subprocess.run([sys.executable, "use.py"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
-    assert ran.stdout.split() == ["4", "0.6.0"], ran.stderr
+    assert ran.stdout.split() == ["4", "0.7.0"], ran.stderr
     assert (tmp_path / "site" / "growing_regularization" / "py.typed").exists()
