@@ -35,7 +35,7 @@ class RegularizedLayer:
     @kept.setter
     def kept(self, kept: Tensor | None) -> None:
         self._kept = kept
-        self._kept_weights = None if kept is None else self._laid_out(kept.repeat_interleave(self.width))
+        self._pruned_slices = None if kept is None else self._laid_out((~kept).byte().repeat_interleave(self.width))
 
     def _laid_out(self, values: Tensor) -> Tensor:
         """A value per slice, in a shape that broadcasts to the weight's; for single weights in the weight's layout."""
@@ -74,12 +74,12 @@ class RegularizedLayer:
         return self._laid_out(self.weight.new_zeros(n_slices, requires_grad=False))
 
     def write_factor(self, factor: Tensor, decay: float) -> None:
-        """Write γ + λ into a tensor of ``new_factor``, in one pass."""
-        pruned = factor.new_full((), decay + self.pruned_penalty)
-        if self._kept_weights is None:
-            factor.copy_(pruned)
-        else:
-            torch.where(self._kept_weights, factor.new_full((), decay + self.kept_penalty), pruned, out=factor)
+        """Write γ + λ into a tensor of ``new_factor``."""
+        if self._pruned_slices is None:
+            factor.fill_(decay + self.pruned_penalty)
+        else:  # by arithmetic: masked_fill_ and where take twenty times as long on a CPU
+            factor.copy_(self._pruned_slices).mul_(self.pruned_penalty - self.kept_penalty)
+            factor.add_(decay + self.kept_penalty)
 
 
 class Factors(Protocol):

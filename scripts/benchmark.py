@@ -533,7 +533,7 @@ def device_name() -> str:
 def line(one: Row) -> str:
     digits = 3 if one.ratio < 10 else 1
     goal = f"  goal {one.goal}: {'met' if one.met else 'MISSED'}" if one.goal else ""
-    return f"{one.name:87} {one.ratio:7.{digits}f} [{one.low:.{digits}f}, {one.high:.{digits}f}]{goal}"
+    return f"{one.name:96} {one.ratio:7.{digits}f} [{one.low:.{digits}f}, {one.high:.{digits}f}]{goal}"
 
 
 if __name__ == "__main__":
