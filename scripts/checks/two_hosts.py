@@ -29,7 +29,7 @@ from scripts.checks.kill_test import PARTS, command, differences, logged, part_o
 
 LIMIT_SECONDS = 90.0  # for every process to end
 RUN_SECONDS = 300.0  # no run takes longer
-LOST = re.compile(r"main\.py: error: .*rank (\d) on (host[ab])\b.*--resume_path")
+LOST = re.compile(r"main\.py: error: .*rank (\d) on (host[ab])\b.*(?:--resume_path|repeat the command)")
 DISTURBED = ("update", "stabilise", "fine-tuning")
 
 
