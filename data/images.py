@@ -53,8 +53,9 @@ def load_pixels(path: str) -> Tensor:
     """
     try:
         with open(path, "rb") as file:
-            content = file.read()
-        if content.startswith(JPEG):
+            start = file.read(len(JPEG))
+            content = start + file.read() if start == JPEG else b""
+        if content:
             height, width, color, _ = decode_jpeg_header(content)
             if color in ("Gray", "YCbCr", "RGB") and height * width <= (Image.MAX_IMAGE_PIXELS or 0):
                 return torch.from_numpy(decode_jpeg(content)).permute(2, 0, 1)
