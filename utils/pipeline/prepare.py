@@ -79,8 +79,8 @@ def prepare(command: Command, stop: StopSignal) -> Job | None:
     if options.sync_bn and device.type == "cpu":
         raise ValueError("--sync_bn needs GPUs: torch has synchronized batch norm for CUDA alone")
     init_process_group(device, options.dist_backend)
-    run_dir: list[Path] = []  # of rank 0, once it is open
-    start_heartbeat(lambda lost: end_process(lost + "".join(map(how_to_resume, run_dir))))
+    run_dir: Path | None = None  # of rank 0, once it is open
+    start_heartbeat(lambda lost: end_process(lost + (how_to_resume(run_dir) if run_dir else "")))
     options = replace(options, seed=broadcast_from_main(options.seed))
     with error_prefix("data_path"):
         preprocessing = preprocessing_of(options.arch)
@@ -110,11 +110,10 @@ def prepare(command: Command, stop: StopSignal) -> Job | None:
             _prove(base, planned, source.spec)
     data = _load(source, options, device)
     notices += data.notices + (check_same_data(data, checkpoint) if checkpoint else [])
-    with error_prefix("compile"):
-        options, missing = resolve_compile(options, device, planned.training_images(options, len(data.train)))
+    options, missing = resolve_compile(options, device, planned.training_images(options, len(data.train)))
     notices += missing
     run = _open_run(command, options, data, base, stop)
-    run_dir.append(broadcast_from_main(run.path if isinstance(run, RunDir) else None))
+    run_dir = broadcast_from_main(run.path if isinstance(run, RunDir) else None)
     run.record.images, run.record.base_shapes = data.sizes, planned.base_shapes
     log_notices(notices)  # after all checks: an error is a single line
     return Job(options, device, data, base, planned, run)
