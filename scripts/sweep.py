@@ -131,13 +131,14 @@ def main(argv: list[str] | None = None) -> int:
         numbered = selected_cells(args)
         cells = [cell for _, cell in numbered]
         finished = finished_runs(cells, args.results)
-        waiting = [cell for cell in cells if cell.name not in finished]
+        unfinished = [(number, cell) for number, cell in numbered if cell.name not in finished]
+        waiting = [cell for _, cell in unfinished]
         if args.list:
             list_cells(args.grid, numbered, finished)
             return 0
         check_files(waiting)
         if args.slurm is not None:
-            submit_cells(args, [(number, cell) for number, cell in numbered if cell.name not in finished])
+            submit_cells(args, unfinished)
             return 0
         slots = make_slots(args.jobs)
         print_out(f"{len(cells)} runs, {len(finished)} already done, {len(slots)} at a time")
