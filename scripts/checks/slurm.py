@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Runs and grids on a SLURM cluster of one node; called by slurm.sh, which makes the cluster.
+"""Check that runs and grids survive SLURM. scripts/checks/slurm.sh makes a cluster of one node and calls this script.
+
+    slurm.py FOLDER            work in FOLDER, which the caller removes; SLURM_CONF names the cluster
 
 A run that is longer than its time limit is stopped and queued again at least three times and ends with the bits of an
 undisturbed run. A wrong command ends its job with exit code 2. A grid of six runs is a job array: one run fails, one is
@@ -21,8 +23,13 @@ if __name__ == "__main__":  # run as a file, from anywhere
 
 from scripts.checks.kill_test import ROOT, command, differences, run_alone, write_images
 
-MINUTES = 20  # no part takes longer
-WANTED_SECONDS = 180  # of the run that is longer than its time limit
+MINUTES = 20  # at most, of each wait
+# The run that is longer than its time limit. SLURM looks twice a minute at limits in whole minutes; a signal 100 s
+# before the end of two minutes leaves 20 to 50 s for each start, so that the run starts at least four times.
+LIMITS = ("--time=2", "--signal=TERM@100")
+WANTED_SECONDS = 180
+SHORT_EPOCHS = 3  # of ``kill_test.command``
+# Six runs: a base and five that start from it, numbered in this order.
 GRID = """
 experiments:
   base:
@@ -38,7 +45,7 @@ experiments:
 values: {epochs: 6}
 places: {images: IMAGES}
 """
-FAILS, CANCELLED = 5, 2  # numbers of runs: ratio 2 is a wrong command
+RUN_THAT_FAILS, RUN_TO_CANCEL = 5, 2  # of ratio 2, a wrong command; and of ratio 0.4
 
 
 class Cluster:
@@ -48,13 +55,11 @@ class Cluster:
         self.work, self.repository = work, work / "repository"
         files = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT,
                                capture_output=True, text=True, check=True).stdout.split("\0")  # fmt: skip
-        for name in filter(None, files):
+        for name in filter(lambda name: name and (ROOT / name).is_file(), files):
             target = self.repository / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, target)
-        self.environment = os.environ | {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1",
-        }  # fmt: skip
+        self.environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
     def run(self, *words: str) -> str:
         ran = subprocess.run(words, cwd=self.repository, capture_output=True, text=True, env=self.environment)
@@ -95,11 +100,11 @@ def check_requeues(cluster: Cluster, images: Path) -> None:
     words = [*command(images, "GReg-1", "filter"), "--print_freq", "5"]
     short = run_alone(words, cluster.work / "short")
     seconds = json.loads((short / "log" / "report.json").read_text())["seconds"]["finetune"]
-    epochs = round(3 * WANTED_SECONDS / seconds)
+    epochs = round(SHORT_EPOCHS * WANTED_SECONDS / seconds)
     words += ["--epochs", str(epochs)]
     alone = run_alone(words, cluster.work / "alone")
-    limits = ("--time=2", "--signal=TERM@100")  # SLURM looks twice a minute
-    job = cluster.run("sbatch", "--parsable", *limits, "scripts/slurm/train.sbatch", *words[2:]).strip()
+    flags = words[2:]  # of main.py
+    job = cluster.run("sbatch", "--parsable", *LIMITS, "scripts/slurm/train.sbatch", *flags).strip()
     fields = cluster.wait_for_job(job)
     log = (cluster.repository / f"prune-{job}.log").read_text()
     expect(fields["JobState"], "COMPLETED", log[-800:])
@@ -131,15 +136,15 @@ def check_grid(cluster: Cluster, images: Path) -> None:
     print(cluster.run(*sweep, "--jobs", "2", "--slurm", "--time=10").strip(), flush=True)
     states = cluster.states(grid)
     expect(set(states.values()) <= {"queued", "running"}, True, f"states {states}")
-    cluster.wait(lambda: cluster.states(grid)[CANCELLED] == "running", f"run {CANCELLED} starts")
+    cluster.wait(lambda: cluster.states(grid)[RUN_TO_CANCEL] == "running", f"run {RUN_TO_CANCEL} starts")
     listed = cluster.run("squeue", "--noheader", "--array", "--name=sweep-six", "--format=%F_%K")
-    cluster.run("scancel", next(task for task in listed.split() if task.endswith(f"_{CANCELLED}")))
+    cluster.run("scancel", next(task for task in listed.split() if task.endswith(f"_{RUN_TO_CANCEL}")))
     cluster.wait(lambda: not {"queued", "running"} & set(cluster.states(grid).values()), "the array ends")
-    expected = dict.fromkeys(range(6), "done") | {FAILS: "failed", CANCELLED: "failed"}
+    expected = dict.fromkeys(range(6), "done") | {RUN_THAT_FAILS: "failed", RUN_TO_CANCEL: "failed"}
     expect(cluster.states(grid), expected, "states after the array")
     print(cluster.run(*sweep, "--slurm", "--time=10").strip(), flush=True)
     cluster.wait(lambda: not {"queued", "running"} & set(cluster.states(grid).values()), "the second array ends")
-    expect(cluster.states(grid), expected | {CANCELLED: "done"}, "states after the second array")
+    expect(cluster.states(grid), expected | {RUN_TO_CANCEL: "done"}, "states after the second array")
     reports = json.loads((cluster.repository / "results-of-check" / "cut.json").read_text())
     expect(len(reports), 4, "reports")
     print("a grid of six runs: 5 done, 1 failed as it must; the cancelled one was submitted again", flush=True)

@@ -12,7 +12,7 @@ for program in slurmctld slurmd munged sbatch; do
         echo "slurm.sh: needs $program: apt-get install slurmctld slurmd slurm-client munge" >&2; exit 2; }
 done
 
-work=$(mktemp -d /tmp/slurm_check_XXXXXX)
+work=$(mktemp -d -t slurm_check_XXXXXX)
 down() {
     scancel --me 2> /dev/null || true
     sleep 2
