@@ -1,7 +1,14 @@
 """Precision, memory layout and compilation, resolved once and stored with the run.
 
-Defaults depend on device and network, not on timings, so that a resumed run computes as before. They are measured in
-BENCHMARKS.md.
+What ``auto`` gives; a flag with another value always wins:
+
+    --amp, --channels_last   bf16 and true on CPUs with bf16 arithmetic, except for FLOAT32_MODELS and for large
+                             networks on images below MIN_SIZE_FOR_BF16; float32 and false elsewhere, GPUs included
+    --compile                on for COMPILED_MODELS on CPUs with AMX, from COMPILE_FROM_IMAGES images on
+    --cuda_graph             off
+
+Choices depend on device, network and plan, never on a timing, and a run stores them: a changed list changes new runs,
+and a resumed run computes as before. They are measured in BENCHMARKS.md.
 """
 
 import logging
@@ -20,13 +27,14 @@ from utils.config.options import Options
 # Networks with few or no convs: bf16 is no faster.
 FLOAT32_MODELS = ("lenet5", "lenet5_mini", "mlp_7_linear")
 
-# Large networks reduce smaller images to one pixel before their last stride, where oneDNN's bf16 gradient of a strided
-# depthwise conv is uninitialized memory (torch 2.14, channels_last).
+# Not to be lowered: large networks reduce smaller images to one pixel before their last stride, where oneDNN's bf16
+# gradient of a strided depthwise conv is uninitialized memory (torch 2.14, channels_last).
 MIN_SIZE_FOR_BF16 = 32
 
-# CIFAR ResNets, on CPUs with AMX: convs are so fast there that most of a step is what compilation fuses.
+# CIFAR ResNets: with AMX their convs are so fast that batch-norm, ReLU and addition, which compilation fuses, take most
+# of a step.
 COMPILED_MODELS = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
-# Compilation takes up to 90 s per run and saves 0.1 to 0.3 ms per image.
+# Over all steps of a run: compilation takes up to 90 s and saves 0.1 to 0.3 ms per image.
 COMPILE_FROM_IMAGES = 1_000_000
 
 
@@ -50,13 +58,16 @@ def resolve_auto(options: Options, device: torch.device, image_size: int = 224) 
 
 
 def resolve_compile(options: Options, device: torch.device, n_images: int) -> tuple[Options, list[str]]:
-    """Resolve ``--compile auto`` by device, network and the images that the run trains on.
+    """Resolve ``--compile auto`` by device and network.
+
+    Args:
+        n_images: that the run trains on, over all steps of both phases.
 
     Returns:
         The options, and a notice if compilation would pay but there is no compiler.
 
     Raises:
-        ValueError: ``--compile on`` without a compiler.
+        ValueError: ``--compile on`` for a CPU, without a C++ compiler.
     """
     missing = device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None
     if options.compile == "on" and missing:
@@ -98,7 +109,7 @@ class CompiledModel(nn.Module):
     def __init__(self, model: nn.Module, *batch_sizes: int):
         super().__init__()
         self.model, self._batch_sizes = model, batch_sizes
-        # Compiling for a CPU, it warns that there is no GPU.
+        # As torch compiles for a CPU, this logger warns that there is no GPU.
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         self._compiled = torch.compile(model.__call__, dynamic=False)
 
