@@ -15,9 +15,11 @@ from scripts.evidence.runs import (
     accuracy_by_seed,
     dense_equivalent_steps,
     gains,
+    lead_over_curve,
     mean_and_std,
     select_by_length,
     select_by_rate,
+    select_full,
     total_steps,
 )
 from scripts.figure1 import save
@@ -32,6 +34,7 @@ STYLES = {  # method -> color, marker
 DATA = "CIFAR-10 (JPEG q75)"
 SOURCE = f"{DATA}, ResNet20"
 Point = tuple[float, float, float]  # x, mean, standard deviation
+Select = Callable[[dict[str, list[Run]]], list[Run]]
 
 
 def draw_all(runs: dict[str, list[Run]], folder: Path) -> None:
@@ -147,10 +150,10 @@ def draw_rates(runs: dict[str, list[Run]]) -> Figure | None:
     return figure
 
 
-def draw_lengths(runs: dict[str, list[Run]], ratio: str) -> Figure | None:
+def draw_lengths(runs: dict[str, list[Run]], select: Select, ratio: str) -> Figure | None:
     """Draw L1 and GReg-1 against their total steps, and against the FLOPs of these."""
-    selected = [(axes, report) for axes, report in select_by_length(runs) if axes["ratio"] == ratio]
-    if not selected:
+    selected = [(axes, report) for axes, report in select(runs) if axes["ratio"] == ratio]
+    if not any(axes["method"] == "GReg-1" for axes, _ in selected):
         return None
     title = f"{100 * float(ratio):g} % of the filters gone, by length of training, mean and std over seeds: {SOURCE}"
     figure, (left, right) = make_panels(2, title)
@@ -190,10 +193,39 @@ def plot_lengths(
     ax.margins(0.27, 0.1)
 
 
+def draw_trend(runs: dict[str, list[Run]], ratio: str) -> Figure | None:
+    """Draw GReg-1's lead over L1 against its steps before the cut: short schedules filled, full length open."""
+    figure, (ax,) = make_panels(1, f"GReg-1 − L1 by length, {100 * float(ratio):g} % of the filters gone\n{SOURCE}")
+    styles: dict[str, tuple[Callable[[Report], float], str, str]] = {
+        "at equal steps": (total_steps, *STYLES["GReg-1"]),
+        "at equal FLOPs": (dense_equivalent_steps, *STYLES["GReg-2"]),
+    }
+    for selected, fill in ((select_by_length(runs), "full"), (select_full(runs), "none")):
+        for label, (length, color, marker) in styles.items():
+            leads = lead_over_curve(selected, ratio, length)
+            points = [(before, lead, tuned) for (before, tuned), lead in leads.items() if lead is not None]
+            for before, lead, tuned in points:
+                ax.plot(before, lead, marker, color=color, fillstyle=fill, label=label)
+                ax.annotate(f"+ {tuned:,}", (before, lead), (6, -3), textcoords="offset points", fontsize=8)
+    if not ax.lines:
+        return None
+    ax.axhline(0, color="0.85", zorder=0)
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter("{x:,.0f}")
+    ax.margins(0.2, 0.15)
+    ax.set_xlabel("steps before the cut (beside each point: steps after it)")
+    ax.set_ylabel("points above L1")
+    by_label = {line.get_label(): line for line in ax.get_lines() if not str(line.get_label()).startswith("_")}
+    ax.legend(by_label.values(), by_label.keys(), frameon=False)
+    return figure
+
+
 PICTURES: dict[str, Callable[[dict[str, list[Run]]], Figure | None]] = {
     "cut": draw_cut,
     "schedule": partial(draw_schedule, experiment="schedule", net="ResNet20"),
     "schedule56": partial(draw_schedule, experiment="schedule56", net="ResNet56"),
-    "lengths": partial(draw_lengths, ratio="0.9"),
+    "lengths": partial(draw_lengths, select=select_by_length, ratio="0.9"),
+    "full": partial(draw_lengths, select=select_full, ratio="0.9"),
+    "trend": partial(draw_trend, ratio="0.9"),
     "lr": draw_rates,
 }

@@ -1,14 +1,18 @@
 """Finished runs of the grid, and the quantities that both tables and pictures take from them."""
 
+import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
 
 from scripts.evidence.grid import Cell
 from scripts.evidence.reports import Report
 
 Run = tuple[dict[str, str], Report]  # the run's axes in the grid, and its report
 # Experiments that fine-tune the cut networks of `schedule` for other lengths; `lengths` shows those named here.
-REFINETUNED = ("length-l1", "same-flops", "tuned-longer", "tuned-longer-flops")
+REFINETUNED = ("length-l1", "same-flops", "tuned-longer", "tuned-longer-flops", "length-flops")
+TOLERANCE = 0.02  # relative difference up to which the steps, or the FLOPs, of two runs count as equal
 
 
 def runs_by_experiment(cells: Iterable[Cell], reports: Mapping[str, Report]) -> dict[str, list[Run]]:
@@ -68,15 +72,64 @@ def select_by_length(runs: dict[str, list[Run]]) -> list[Run]:
         for axes, report in runs[experiment]
         if cut_network(axes) in iterations
     ]
-    slower = [(axes | {"method": report["method"]}, report) for axes, report in runs["length"]]
+    slower = [
+        (axes | {"method": report["method"]}, report)
+        for experiment in ("length", "length-10000")
+        for axes, report in runs[experiment]
+    ]
     ratios = {axes["ratio"] for axes, _ in [*refinetuned, *slower]}
-    selected = []
-    for axes, report in [*schedule, *refinetuned, *slower]:
-        if axes["ratio"] in ratios:
-            before, finetune = step_counts(report)
-            names = {"seed": axes["seed"], "ratio": axes["ratio"], "method": axes["method"].removesuffix("-longer")}
-            selected.append((names | {"before": str(before), "tuned": str(finetune)}, report))
-    return selected
+    return [named_by_steps(*run) for run in [*schedule, *refinetuned, *slower] if run[0]["ratio"] in ratios]
+
+
+def select_full(runs: dict[str, list[Run]]) -> list[Run]:
+    """Return the runs of L1 and GReg-1 at the length of the paper, with the axes ``before`` and ``tuned``."""
+    return [named_by_steps(*run) for experiment in ("full", "full-l1", "full-longer") for run in runs[experiment]]
+
+
+def named_by_steps(axes: dict[str, str], report: Report) -> Run:
+    before, finetune = step_counts(report)
+    names = {"seed": axes["seed"], "ratio": axes["ratio"], "method": axes["method"].removesuffix("-longer")}
+    return names | {"before": str(before), "tuned": str(finetune)}, report
+
+
+def group_by_steps(runs: list[Run]) -> dict[tuple[str, str, str, str], list[Report]]:
+    """Return (ratio, method, ``before``, ``tuned``) -> the reports of all seeds."""
+    groups: dict[tuple[str, str, str, str], list[Report]] = {}
+    for axes, report in runs:
+        groups.setdefault((axes["ratio"], axes["method"], axes["before"], axes["tuned"]), []).append(report)
+    return groups
+
+
+def lead_over_curve(
+    runs: list[Run], ratio: str, length: Callable[[Report], float]
+) -> dict[tuple[int, int], float | None]:
+    """Compare GReg-1 with L1 as if L1 had been trained for just as long.
+
+    L1's accuracy, the mean over its seeds, is read from the line through its lengths, straight over log(length).
+
+    Args:
+        runs: of ``select_by_length`` or ``select_full``.
+        length: of a run, such as ``total_steps``.
+
+    Returns:
+        (steps before the cut, after it) of GReg-1 -> mean accuracy minus that of L1; None where L1 has no run that is
+        shorter, or none that is longer, up to 2 %.
+    """
+    groups = {key[1:]: reports for key, reports in group_by_steps(runs).items() if key[0] == ratio}
+    curve = sorted(
+        (math.log(length(reports[0])), statistics.fmean(report["acc1_best"] for report in reports))
+        for (method, *_), reports in groups.items()
+        if method == "L1"
+    )
+    leads = {}
+    for (method, before, tuned), reports in groups.items():
+        if method == "GReg-1":
+            at, accuracy = math.log(length(reports[0])), statistics.fmean(report["acc1_best"] for report in reports)
+            covered = curve and curve[0][0] - TOLERANCE < at < curve[-1][0] + TOLERANCE
+            leads[int(before), int(tuned)] = (
+                accuracy - float(np.interp(at, *zip(*curve, strict=True))) if covered else None
+            )
+    return leads
 
 
 def accuracy_by_seed(runs: list[Run], **wanted: str) -> dict[int, float]:

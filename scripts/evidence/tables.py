@@ -11,14 +11,18 @@ from dataclasses import dataclass
 
 from scripts.evidence.reports import Report
 from scripts.evidence.runs import (
+    TOLERANCE,
     Run,
     accuracy_by_seed,
     dense_equivalent_steps,
     gains,
+    group_by_steps,
+    lead_over_curve,
     mean_and_std,
     paired_differences,
     select_by_length,
     select_by_rate,
+    select_full,
     step_counts,
     total_steps,
 )
@@ -86,11 +90,12 @@ CUT_ACCURACY = [
 FINETUNED = [accuracy_column("best epoch (on test)", "acc1_best"), accuracy_column("last epoch", "acc1_last")]
 FINETUNE_STEPS = Column("steps of fine-tuning", lambda report: step_counts(report)[1], "{:.0f}")
 STEPS = [Column("steps before the cut", lambda report: step_counts(report)[0], "{:.0f}"), FINETUNE_STEPS]
+HOURS = Column("hours", lambda report: sum(report["seconds"].values()) / 3600, "{:.3f}")
 COST = [
     Column("speedup", lambda report: report["speedup"], "{:.2f}x"),
     Column("params gone, %", percent_removed("params_before", "params_after")),
     Column("with batch-norm, %", percent_removed("params_with_bn_before", "params_with_bn_after")),
-    Column("hours", lambda report: sum(report["seconds"].values()) / 3600, "{:.3f}"),
+    HOURS,
 ]
 ARITHMETIC = Column("arithmetic, in steps of the uncut network", dense_equivalent_steps, "{:.0f}")
 BASE = [
@@ -138,10 +143,12 @@ TABLES = {
     "tiny-base": Table(("tiny-base",), BASE),
     "tiny-base-longer": Table(("tiny-base-longer",), BASE),
     "tiny": Table(("tiny",), [*CUT, *FINETUNED, *COST]),
+    "full-base": Table(("full-base",), BASE),
+    "full-cut": Table(("full", "full-l1"), CUT),
+    "full": Table(("full", "full-l1", "full-longer", "full-scratch"), [*FINETUNED, *STEPS, ARITHMETIC, HOURS]),
     "unstructured": Table(("unstructured",), [*CUT_ACCURACY, *FINETUNED, ZEROS, OVERLAP]),
 }
 SUMMARY_RATIOS = ("0.5", "0.7", "0.9")
-TOLERANCE = 0.02  # relative difference up to which the steps, or the FLOPs, of two runs count as equal
 
 
 def all_tables(runs: dict[str, list[Run]]) -> dict[str, list[list[str]]]:
@@ -154,8 +161,9 @@ def all_tables(runs: dict[str, list[Run]]) -> dict[str, list[list[str]]]:
         "summary": summary_rows(runs),
         "gains": gain_rows(runs["schedule"]),
         "gains56": gain_rows(runs["schedule56"]),
-        "lengths": length_rows(runs),
-        "matched": matched_rows(runs),
+        "lengths": length_rows(select_by_length(runs)),
+        "matched": matched_rows(select_by_length(runs)),
+        "trend": trend_rows(runs),
         "lr": rate_rows(runs),
     }
 
@@ -251,16 +259,14 @@ def rate_rows(runs: dict[str, list[Run]]) -> list[list[str]]:
     return rows
 
 
-def length_rows(runs: dict[str, list[Run]]) -> list[list[str]]:
+def length_rows(selected: list[Run]) -> list[list[str]]:
     """Return header and rows: L1 and GReg-1 by their steps before and after the cut."""
-    return make_rows(Table(("lengths",), [ARITHMETIC, *FINETUNED]), {"lengths": select_by_length(runs)})
+    return make_rows(Table(("lengths",), [ARITHMETIC, *FINETUNED]), {"lengths": selected})
 
 
-def matched_rows(runs: dict[str, list[Run]]) -> list[list[str]]:
+def matched_rows(selected: list[Run]) -> list[list[str]]:
     """Return header and rows: GReg-1 minus L1 at each length of GReg-1, where L1 had equal steps or equal FLOPs."""
-    groups: dict[tuple[str, ...], list[Report]] = {}
-    for axes, report in select_by_length(runs):
-        groups.setdefault((axes["ratio"], axes["method"], axes["before"], axes["tuned"]), []).append(report)
+    groups = group_by_steps(selected)
 
     def above_l1(ratio: str, reports: list[Report], length: Callable[[Report], float]) -> str:
         for (other_ratio, method, *_), baseline in groups.items():
@@ -278,6 +284,20 @@ def matched_rows(runs: dict[str, list[Run]]) -> list[list[str]]:
             arithmetic = f"{dense_equivalent_steps(reports[0]):.0f}"
             steps = [f"{before} + {tuned}", str(total_steps(reports[0]))]
             rows.append([ratio, *steps, at_equal_steps, arithmetic, at_equal_flops])
+    return rows
+
+
+def trend_rows(runs: dict[str, list[Run]]) -> list[list[str]]:
+    """Return header and rows: GReg-1 minus L1 at ratio 0.9 by GReg-1's steps before the cut."""
+    rows = [["steps before the cut", "of fine-tuning", "above L1, equal steps", "above L1, equal arithmetic"]]
+    for selected in (select_by_length(runs), select_full(runs)):
+        by_steps = lead_over_curve(selected, "0.9", total_steps)
+        by_flops = lead_over_curve(selected, "0.9", dense_equivalent_steps)
+        for steps in sorted(by_steps):
+            leads = [
+                format_values([] if lead is None else [lead], "{:+.1f}") for lead in (by_steps[steps], by_flops[steps])
+            ]
+            rows.append([*map(str, steps), *leads])
     return rows
 
 

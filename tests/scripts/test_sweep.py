@@ -1,6 +1,7 @@
 """Grids of experiments, their launcher, the files of reports and the page made from them."""
 
 import json
+import math
 import os
 import re
 import signal
@@ -227,7 +228,10 @@ def test_every_gpu_gets_a_run_or_the_cores_are_shared(visible, jobs, expected, m
     assert make_slots(jobs) == expected
 
 
-STEPS = {"lambda": {391}, "length": {100, 2500}, "figure1": {1251}}
+STEPS = {
+    "lambda": {391}, "length": {100, 2500}, "length-10000": {10000}, "figure1": {1251}, "full": {110001},
+    "full-figure1": {15001},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("cell", [cell for cell in EVIDENCE if "--method" in cell.flags], ids=lambda cell: cell.name)
@@ -237,7 +241,9 @@ def test_each_prune_phase_of_the_evidence_has_the_steps_that_the_page_states(cel
     schedule = PRUNERS[options.method].make_schedule(options, SimpleNamespace(pruned={"layer": 1}))
     steps = schedule.cut_after_step + 1 if schedule else 0
     assert steps in (STEPS.get(cell.experiment, {626}) if schedule else {0})
-    if options.epochs and options.method != "none":  # so many steps of fine-tuning; a base is trained by its own
+    if "epochs" in cell.axes:
+        assert options.epochs == int(cell.axes["epochs"])
+    elif options.epochs and options.method != "none":  # so many steps of fine-tuning; a base is trained by its own
         extra = {"L1-longer": 626}.get(cell.axes.get("method"), 0)
         assert options.epochs * -(-options.train_images // options.batch_size) == 626 + extra
 
@@ -265,7 +271,7 @@ def test_each_report_is_of_the_run_whose_name_it_has(cell):
     report, axes = REPORTS[cell.name], cell.axes
     assert str(report["seed"]) == axes.get("seed", "0")
     if "--directly_ft_weights" in cell.flags:  # has no method of its own
-        cut_as = [f"{axis}={value}" for axis, value in axes.items() if axis != "lr"]
+        cut_as = [f"{axis}={value}" for axis, value in axes.items() if axis not in ("lr", "epochs")]
         assert all(re.search(re.escape(named) + "[,_]", report["base_model"]) for named in cut_as)
     elif "method" in axes:
         assert axes["method"].removesuffix("-longer").replace("scratch", "L1") == report["method"]
@@ -337,8 +343,8 @@ def test_steps_before_the_cut_count_when_the_cut_network_is_fine_tuned_again():
             run(greg1 | {"seed": "1"}, 71.0, finetune=3600),  # the report of its cut is missing
         ],
     }
-    reports = {experiment: [] for experiment in runs.REFINETUNED} | reports
-    assert [row[:3] + row[4:6] for row in tables.length_rows(reports)[1:]] == [
+    reports = {experiment: [] for experiment in (*runs.REFINETUNED, "length-10000")} | reports
+    assert [row[:3] + row[4:6] for row in tables.length_rows(runs.select_by_length(reports))[1:]] == [
         ["L1", "0", "600", "60", "42.00"],
         ["L1", "0", "1200", "120", "49.00"],
         ["L1", "0", "6600", "660", "66.00"],
@@ -346,6 +352,24 @@ def test_steps_before_the_cut_count_when_the_cut_network_is_fine_tuned_again():
         ["GReg-1", "600", "3600", "960", "70.00"],
         ["GReg-1", "2500", "600", "2560", "63.00"],
     ]
+
+
+def test_the_lead_at_equal_length_is_taken_from_the_line_through_the_lengths_of_l1():
+    def run(method, best, seed=0, **iterations):
+        report = {"method": method, "seed": seed, "speedup": 10.0, "acc1_best": best, "iterations": iterations}
+        return {"seed": str(seed), "ratio": "0.9", "method": method}, report
+
+    selected = runs.select_full({
+        "full": [run("GReg-1", 66.0, update=500, finetune=500), run("GReg-1", 70.0, update=9900, finetune=200)],
+        "full-l1": [run("L1", 59.0, finetune=100), run("L1", 61.0, seed=1, finetune=100)],
+        "full-longer": [run("L1", 80.0, finetune=10000)],
+    })  # fmt: skip
+    # 60 at 100 steps and 80 at 10,000: 70 at 1,000, halfway between the logarithms
+    by_steps = runs.lead_over_curve(selected, "0.9", runs.total_steps)
+    assert by_steps == {(500, 500): pytest.approx(-4.0), (9900, 200): pytest.approx(-10.0)}  # 1 % beyond the line's end
+    # 550 steps of the uncut network; L1's line reaches from 10 to 1,000 of them, and is at 77.4 there
+    by_flops = runs.lead_over_curve(selected, "0.9", runs.dense_equivalent_steps)
+    assert by_flops == {(500, 500): pytest.approx(66 - 60 - 20 * math.log(55) / math.log(100)), (9900, 200): None}
 
 
 def test_the_summary_pairs_seeds_and_has_a_dash_for_what_was_not_run():
