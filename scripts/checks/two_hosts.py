@@ -72,6 +72,7 @@ class TwoHostRun:
                 sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1",
                 f"--max_restarts={restarts}", "--rdzv_backend=c10d", f"--rdzv_endpoint={hosts[0].address}:{port}",
                 f"--rdzv_conf=is_host={'true' if host is hosts[0] else 'false'}", f"--local-addr={host.address}",
+                f"--log-dir={cwd}",
             ]  # fmt: skip
             named = ["unshare", "--uts", "sh", "-c", f'hostname {host.name}; exec "$@"', "sh"]
             with output.open("w") as file:
