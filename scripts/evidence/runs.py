@@ -82,8 +82,14 @@ def select_by_length(runs: dict[str, list[Run]]) -> list[Run]:
 
 
 def select_full(runs: dict[str, list[Run]]) -> list[Run]:
-    """Return the runs of L1 and GReg-1 at the length of the paper, with the axes ``before`` and ``tuned``."""
-    return [named_by_steps(*run) for experiment in ("full", "full-l1", "full-longer") for run in runs[experiment]]
+    """Return the runs at the length of the paper, with the axes ``before`` and ``tuned``, as ``select_by_length``."""
+    iterations = {axes["method"]: report["iterations"] for axes, report in runs["full-cut"]}
+    return [
+        named_by_steps(axes, report | {"iterations": iterations[axes["method"]] | report["iterations"]})
+        for experiment in ("full", "full-seeds", "full-longer", "full-scratch")
+        for axes, report in runs[experiment]
+        if axes["method"] in iterations
+    ]
 
 
 def named_by_steps(axes: dict[str, str], report: Report) -> Run:

@@ -144,8 +144,7 @@ TABLES = {
     "tiny-base-longer": Table(("tiny-base-longer",), BASE),
     "tiny": Table(("tiny",), [*CUT, *FINETUNED, *COST]),
     "full-base": Table(("full-base",), BASE),
-    "full-cut": Table(("full", "full-l1"), CUT),
-    "full": Table(("full", "full-l1", "full-longer", "full-scratch"), [*FINETUNED, *STEPS, ARITHMETIC, HOURS]),
+    "full-cut": Table(("full-cut",), [*CUT, HOURS], without=("scratch",)),
     "unstructured": Table(("unstructured",), [*CUT_ACCURACY, *FINETUNED, ZEROS, OVERLAP]),
 }
 SUMMARY_RATIOS = ("0.5", "0.7", "0.9")
@@ -163,6 +162,7 @@ def all_tables(runs: dict[str, list[Run]]) -> dict[str, list[list[str]]]:
         "gains56": gain_rows(runs["schedule56"]),
         "lengths": length_rows(select_by_length(runs)),
         "matched": matched_rows(select_by_length(runs)),
+        "full": length_rows(select_full(runs)),
         "trend": trend_rows(runs),
         "lr": rate_rows(runs),
     }
@@ -260,7 +260,7 @@ def rate_rows(runs: dict[str, list[Run]]) -> list[list[str]]:
 
 
 def length_rows(selected: list[Run]) -> list[list[str]]:
-    """Return header and rows: L1 and GReg-1 by their steps before and after the cut."""
+    """Return header and rows: runs by their steps before and after the cut."""
     return make_rows(Table(("lengths",), [ARITHMETIC, *FINETUNED]), {"lengths": selected})
 
 

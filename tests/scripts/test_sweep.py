@@ -229,7 +229,7 @@ def test_every_gpu_gets_a_run_or_the_cores_are_shared(visible, jobs, expected, m
 
 
 STEPS = {
-    "lambda": {391}, "length": {100, 2500}, "length-10000": {10000}, "figure1": {1251}, "full": {110001},
+    "lambda": {391}, "length": {100, 2500}, "length-10000": {10000}, "figure1": {1251}, "full-cut": {110001},
     "full-figure1": {15001},
 }  # fmt: skip
 
@@ -360,16 +360,18 @@ def test_the_lead_at_equal_length_is_taken_from_the_line_through_the_lengths_of_
         return {"seed": str(seed), "ratio": "0.9", "method": method}, report
 
     selected = runs.select_full({
-        "full": [run("GReg-1", 66.0, update=500, finetune=500), run("GReg-1", 70.0, update=9900, finetune=200)],
-        "full-l1": [run("L1", 59.0, finetune=100), run("L1", 61.0, seed=1, finetune=100)],
+        "full-cut": [run("L1", None), run("GReg-1", None, update=500)],
+        "full": [run("L1", 59.0, finetune=100), run("GReg-1", 66.0, finetune=500), run("GReg-1", 70.0, finetune=9600)],
+        "full-seeds": [run("L1", 61.0, seed=1, finetune=100)],
         "full-longer": [run("L1", 80.0, finetune=10000)],
+        "full-scratch": [],
     })  # fmt: skip
-    # 60 at 100 steps and 80 at 10,000: 70 at 1,000, halfway between the logarithms
+    # L1 has 60 at 100 steps and 80 at 10,000, so 70 at 1,000; 10,100 steps are 1 % beyond the end
     by_steps = runs.lead_over_curve(selected, "0.9", runs.total_steps)
-    assert by_steps == {(500, 500): pytest.approx(-4.0), (9900, 200): pytest.approx(-10.0)}  # 1 % beyond the line's end
-    # 550 steps of the uncut network; L1's line reaches from 10 to 1,000 of them, and is at 77.4 there
+    assert by_steps == {(500, 500): pytest.approx(-4.0), (500, 9600): pytest.approx(-10.0)}
+    # 550 and 1,460 steps of the uncut network; L1's line reaches from 10 to 1,000 of them
     by_flops = runs.lead_over_curve(selected, "0.9", runs.dense_equivalent_steps)
-    assert by_flops == {(500, 500): pytest.approx(66 - 60 - 20 * math.log(55) / math.log(100)), (9900, 200): None}
+    assert by_flops == {(500, 500): pytest.approx(66 - 60 - 20 * math.log(55, 100)), (500, 9600): None}
 
 
 def test_the_summary_pairs_seeds_and_has_a_dash_for_what_was_not_run():
