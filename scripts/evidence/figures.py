@@ -215,8 +215,8 @@ def draw_trend(runs: dict[str, list[Run]], ratio: str) -> Figure | None:
     ax.margins(0.2, 0.15)
     ax.set_xlabel("steps before the cut (beside each point: steps after it)")
     ax.set_ylabel("points above L1")
-    by_label = {line.get_label(): line for line in ax.get_lines() if not str(line.get_label()).startswith("_")}
-    ax.legend(by_label.values(), by_label.keys(), frameon=False)
+    handles = {str(line.get_label()): line for line in ax.get_lines() if not str(line.get_label()).startswith("_")}
+    ax.legend(handles.values(), handles, frameon=False)
     return figure
 
 

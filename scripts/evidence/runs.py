@@ -127,14 +127,13 @@ def lead_over_curve(
         for (method, *_), reports in groups.items()
         if method == "L1"
     )
-    leads = {}
+    lengths, accuracies = zip(*curve, strict=True) if curve else ((math.inf,), (0.0,))
+    leads: dict[tuple[int, int], float | None] = {}
     for (method, before, tuned), reports in groups.items():
         if method == "GReg-1":
             at, accuracy = math.log(length(reports[0])), statistics.fmean(report["acc1_best"] for report in reports)
-            covered = curve and curve[0][0] - TOLERANCE < at < curve[-1][0] + TOLERANCE
-            leads[int(before), int(tuned)] = (
-                accuracy - float(np.interp(at, *zip(*curve, strict=True))) if covered else None
-            )
+            covered = lengths[0] - TOLERANCE < at < lengths[-1] + TOLERANCE
+            leads[int(before), int(tuned)] = accuracy - float(np.interp(at, lengths, accuracies)) if covered else None
     return leads
 
 
