@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 GRID, TEMPLATE = (ROOT / "scripts" / "evidence" / name for name in ("evidence.yaml", "results_template.md"))
 PAPER_ROWS = ROOT / "scripts" / "paper" / "paper_rows.yaml"
 RESULTS = ROOT / "results"
-FIGURE1_RUN, FIGURE1_LAYER = Path("figure1", "run"), "layer2.1.conv1"
+FIGURE1_RUNS, FIGURE1_LAYER = ("figure1", "full-figure1"), "layer2.1.conv1"
 
 
 def published_rows() -> list[list[str]]:
@@ -96,9 +96,10 @@ def write_page(
     )
     write_text(target, f"{fill_template(TEMPLATE.read_text(), tables).rstrip()}\n\n{counts}\n")
     draw_all(runs, pictures)
-    if (results / FIGURE1_RUN).is_dir():
-        figure = draw_figure1(read_magnitudes(results / FIGURE1_RUN), FIGURE1_LAYER)
-        save(figure, pictures / "results_figure1.png")
+    for name in FIGURE1_RUNS:
+        if (results / name / "run").is_dir():
+            figure = draw_figure1(read_magnitudes(results / name / "run"), FIGURE1_LAYER)
+            save(figure, pictures / f"results_{name}.png")
 
 
 def main() -> int:
