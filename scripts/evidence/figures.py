@@ -20,6 +20,7 @@ from scripts.evidence.runs import (
     select_by_length,
     select_by_rate,
     select_full,
+    select_length_10000,
     total_steps,
 )
 from scripts.figure1 import save
@@ -200,7 +201,8 @@ def draw_trend(runs: dict[str, list[Run]], ratio: str) -> Figure | None:
         "at equal steps": (total_steps, *STYLES["GReg-1"]),
         "at equal FLOPs": (dense_equivalent_steps, *STYLES["GReg-2"]),
     }
-    for selected, fill in ((select_by_length(runs), "full"), (select_full(runs), "none")):
+    groups = ((select_by_length(runs), "full"), (select_length_10000(runs), "full"), (select_full(runs), "none"))
+    for selected, fill in groups:
         for label, (length, color, marker) in styles.items():
             leads = lead_over_curve(selected, ratio, length)
             points = [(before, lead, tuned) for (before, tuned), lead in leads.items() if lead is not None]

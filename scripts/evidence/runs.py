@@ -11,7 +11,7 @@ from scripts.evidence.reports import Report
 
 Run = tuple[dict[str, str], Report]  # the run's axes in the grid, and its report
 # Experiments that fine-tune the cut networks of `schedule` for other lengths; `lengths` shows those named here.
-REFINETUNED = ("length-l1", "same-flops", "tuned-longer", "tuned-longer-flops", "length-flops")
+REFINETUNED = ("length-l1", "same-flops", "tuned-longer", "tuned-longer-flops")
 TOLERANCE = 0.02  # relative difference up to which the steps, or the FLOPs, of two runs count as equal
 
 
@@ -72,13 +72,14 @@ def select_by_length(runs: dict[str, list[Run]]) -> list[Run]:
         for axes, report in runs[experiment]
         if cut_network(axes) in iterations
     ]
-    slower = [
-        (axes | {"method": report["method"]}, report)
-        for experiment in ("length", "length-10000")
-        for axes, report in runs[experiment]
-    ]
+    slower = [(axes | {"method": report["method"]}, report) for axes, report in runs["length"]]
     ratios = {axes["ratio"] for axes, _ in [*refinetuned, *slower]}
     return [named_by_steps(*run) for run in [*schedule, *refinetuned, *slower] if run[0]["ratio"] in ratios]
+
+
+def select_length_10000(runs: dict[str, list[Run]]) -> list[Run]:
+    """Return the runs with 10,000 steps before the cut and their controls, from another base than the others."""
+    return [named_by_steps(*run) for run in runs["length-10000"]]
 
 
 def select_full(runs: dict[str, list[Run]]) -> list[Run]:

@@ -23,6 +23,7 @@ from scripts.evidence.runs import (
     select_by_length,
     select_by_rate,
     select_full,
+    select_length_10000,
     step_counts,
     total_steps,
 )
@@ -35,7 +36,7 @@ TITLES = {
     "before": "steps before the cut",
     "tuned": "steps of fine-tuning",
 }
-METHODS = ("none", "L1", "L1-longer", "GReg-1", "GReg-2", "Torch-Pruning", "scratch")  # the order of rows
+METHODS = ("none", "L1", "L1-longer", "GReg-1", "FixReg", "GReg-2", "Torch-Pruning", "scratch")  # the order of rows
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,7 @@ TABLES = {
     "lambda": Table(("lambda",), CUT),
     "length": Table(("length",), CUT),
     "schedule": Table(("schedule",), [*FINETUNED, *STEPS, *COST]),
+    "fixreg": Table(("fixreg-greg1", "fixreg"), [*CUT_ACCURACY, *FINETUNED]),
     "torch-pruning-tuned": Table(("torch-pruning-tuned",), FINETUNED),
     "proportion": Table(("proportion",), [*CUT, *FINETUNED]),
     "schedule56": Table(("schedule56",), [*FINETUNED, *STEPS, *COST]),
@@ -290,7 +292,7 @@ def matched_rows(selected: list[Run]) -> list[list[str]]:
 def trend_rows(runs: dict[str, list[Run]]) -> list[list[str]]:
     """Return header and rows: GReg-1 minus L1 at ratio 0.9 by GReg-1's steps before the cut."""
     rows = [["steps before the cut", "of fine-tuning", "above L1, equal steps", "above L1, equal arithmetic"]]
-    for selected in (select_by_length(runs), select_full(runs)):
+    for selected in (select_by_length(runs), select_length_10000(runs), select_full(runs)):
         by_steps = lead_over_curve(selected, "0.9", total_steps)
         by_flops = lead_over_curve(selected, "0.9", dense_equivalent_steps)
         for steps in sorted(by_steps):
