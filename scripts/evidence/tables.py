@@ -135,7 +135,7 @@ TABLES = {
     "lambda": Table(("lambda",), CUT),
     "length": Table(("length",), CUT),
     "schedule": Table(("schedule",), [*FINETUNED, *STEPS, *COST]),
-    "fixreg": Table(("fixreg-greg1", "fixreg"), [*CUT_ACCURACY, *FINETUNED]),
+    "fixreg": Table(("fixreg-l1", "fixreg-greg1", "fixreg"), [*CUT_ACCURACY, *FINETUNED]),
     "torch-pruning-tuned": Table(("torch-pruning-tuned",), FINETUNED),
     "proportion": Table(("proportion",), [*CUT, *FINETUNED]),
     "schedule56": Table(("schedule56",), [*FINETUNED, *STEPS, *COST]),
