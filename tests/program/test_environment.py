@@ -51,6 +51,20 @@ def test_hidden_gpus_give_no_notice(visible, monkeypatch):
     assert device_notices(resolve_device("cpu"), None) == []
 
 
+def test_every_thread_of_a_run_rounds_subnormal_numbers_to_zero(tmp_path):
+    code = """
+import sys, torch
+from main import main
+assert main(sys.argv[1:]) == 0
+print((torch.full((1 << 22,), 1e-39) * 1).count_nonzero().item(), "of", torch.get_num_threads())
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"}
+    ran = subprocess.run(
+        [sys.executable, "-c", code, *WORDS], cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
+    )
+    assert ran.stdout.endswith("\n0 of 2\n")
+
+
 def test_a_billion_epochs_are_planned_at_once(tmp_path):
     began = time.perf_counter()
     ran = run_program(tmp_path, *WORDS, "--epochs", "1000000000", "--plan=json")

@@ -16,7 +16,7 @@ from utils.checkpoint.state import Checkpoint
 from utils.checkpoint.validation import check_optimizer_state
 from utils.config.options import Options
 from utils.config.types import error_prefix
-from utils.dist.device import device_notices, resolve_device
+from utils.dist.device import device_notices, resolve_device, set_up_cpu
 from utils.dist.heartbeat import start_heartbeat
 from utils.dist.process_group import broadcast_from_main, init_process_group, shard
 from utils.dist.signals import StopSignal
@@ -76,6 +76,8 @@ def prepare(command: Command, stop: StopSignal) -> Job | None:
     """
     options, notices = command.options, list(command.notices)
     device = resolve_device(options.device, options.gpu)
+    if device.type == "cpu":
+        set_up_cpu()
     if options.sync_bn and device.type == "cpu":
         raise ValueError("--sync_bn needs GPUs: torch has synchronized batch norm for CUDA alone")
     init_process_group(device, options.dist_backend)

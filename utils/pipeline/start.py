@@ -5,7 +5,6 @@ import logging
 import torch
 from torch import nn
 
-from utils.dist.device import keep_freed_memory
 from utils.dist.process_group import shard
 from utils.engine.evaluate import evaluate
 from utils.engine.precision import to_memory_format
@@ -19,8 +18,6 @@ log = logging.getLogger("pruning")
 def start(job: Job) -> None:
     """Put the network on the device and log the plan; test the base network of a new run."""
     options, run, base = job.options, job.run, job.base
-    if job.device.type == "cpu":
-        keep_freed_memory()
     to_memory_format(base.model.to(job.device), options)
     if options.sync_bn:  # in place; the parameters stay
         nn.SyncBatchNorm.convert_sync_batchnorm(base.model)
