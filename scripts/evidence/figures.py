@@ -11,6 +11,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from scripts.evidence.reports import Report
 from scripts.evidence.runs import (
+    BY_LENGTH,
     Run,
     accuracy_by_seed,
     dense_equivalent_steps,
@@ -20,7 +21,6 @@ from scripts.evidence.runs import (
     select_by_length,
     select_by_rate,
     select_full,
-    select_length_10000,
     total_steps,
 )
 from scripts.figure1 import save
@@ -201,10 +201,10 @@ def draw_trend(runs: dict[str, list[Run]], ratio: str) -> Figure | None:
         "at equal steps": (total_steps, *STYLES["GReg-1"]),
         "at equal FLOPs": (dense_equivalent_steps, *STYLES["GReg-2"]),
     }
-    groups = ((select_by_length(runs), "full"), (select_length_10000(runs), "full"), (select_full(runs), "none"))
-    for selected, fill in groups:
+    for select in BY_LENGTH:
+        fill = "none" if select is select_full else "full"
         for label, (length, color, marker) in styles.items():
-            leads = lead_over_curve(selected, ratio, length)
+            leads = lead_over_curve(select(runs), ratio, length)
             points = [(before, lead, tuned) for (before, tuned), lead in leads.items() if lead is not None]
             for before, lead, tuned in points:
                 ax.plot(before, lead, marker, color=color, fillstyle=fill, label=label)

@@ -93,6 +93,10 @@ def select_full(runs: dict[str, list[Run]]) -> list[Run]:
     ]
 
 
+# Of all lengths; only runs of one selection share a base network and are compared.
+BY_LENGTH = (select_by_length, select_length_10000, select_full)
+
+
 def named_by_steps(axes: dict[str, str], report: Report) -> Run:
     before, finetune = step_counts(report)
     names = {"seed": axes["seed"], "ratio": axes["ratio"], "method": axes["method"].removesuffix("-longer")}

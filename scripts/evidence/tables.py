@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from scripts.evidence.reports import Report
 from scripts.evidence.runs import (
+    BY_LENGTH,
     TOLERANCE,
     Run,
     accuracy_by_seed,
@@ -23,7 +24,6 @@ from scripts.evidence.runs import (
     select_by_length,
     select_by_rate,
     select_full,
-    select_length_10000,
     step_counts,
     total_steps,
 )
@@ -292,9 +292,9 @@ def matched_rows(selected: list[Run]) -> list[list[str]]:
 def trend_rows(runs: dict[str, list[Run]]) -> list[list[str]]:
     """Return header and rows: GReg-1 minus L1 at ratio 0.9 by GReg-1's steps before the cut."""
     rows = [["steps before the cut", "of fine-tuning", "above L1, equal steps", "above L1, equal arithmetic"]]
-    for selected in (select_by_length(runs), select_length_10000(runs), select_full(runs)):
-        by_steps = lead_over_curve(selected, "0.9", total_steps)
-        by_flops = lead_over_curve(selected, "0.9", dense_equivalent_steps)
+    for select in BY_LENGTH:
+        by_steps = lead_over_curve(select(runs), "0.9", total_steps)
+        by_flops = lead_over_curve(select(runs), "0.9", dense_equivalent_steps)
         for steps in sorted(by_steps):
             leads = [
                 format_values([] if lead is None else [lead], "{:+.1f}") for lead in (by_steps[steps], by_flops[steps])
