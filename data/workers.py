@@ -13,6 +13,7 @@ from multiprocessing import connection, resource_tracker
 from typing import Any
 
 KILLED = "a data worker was killed (out of memory or of shared memory?)"
+WAIT_FOR_SIGNAL = 10  # seconds
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 # torch's words for a process that ended by itself, and for shared memory that cannot be had.
@@ -141,12 +142,16 @@ def worker_errors() -> Iterator[None]:
 
 
 def _lost_at(error: Exception) -> str | None:
-    """``lost_worker``, for an error of the loader itself: a connection breaks a moment before the signal arrives."""
+    """``lost_worker``, for an error of the loader itself: a connection breaks before the signal arrives.
+
+    A moment before, on a busy machine seconds. The signal must not arrive later: torch's handler would raise while the
+    loader is deleted, which leaves a lock that the exit of the program waits for.
+    """
     if not isinstance(error, ConnectionError | EOFError) or _FROM_WORKER.match(str(error)):
         return lost_worker(error)
     try:
-        time.sleep(1)
-    except RuntimeError as signalled:  # knows more, and would be raised elsewhere
+        time.sleep(WAIT_FOR_SIGNAL)
+    except RuntimeError as signalled:
         return lost_worker(signalled) or KILLED
     return KILLED
 

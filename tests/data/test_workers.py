@@ -148,6 +148,19 @@ def test_a_lost_worker_is_one_line(image_folder, number, message):
     batches.close()
 
 
+def test_a_signal_that_comes_long_after_the_connection_broke_is_waited_for():
+    def torchs_handler(*_):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Segmentation fault. ")
+
+    before = signal.signal(signal.SIGALRM, torchs_handler)
+    signal.setitimer(signal.ITIMER_REAL, 1.5)
+    try:
+        with pytest.raises(LostWorkerError, match="has ended: Segmentation fault"), worker_errors():
+            raise EOFError
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
 TEXTS = {
     "DataLoader worker (pid 7) is killed by signal: Killed. ": "(out of memory or of shared memory?)",
     "DataLoader worker (pid(s) 7, 8) exited unexpectedly": "(out of memory or of shared memory?)",
