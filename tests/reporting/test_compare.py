@@ -43,6 +43,14 @@ def test_titles_name_exactly_the_differing_settings(run, capsys):
     assert "seed=" not in "".join(head)
 
 
+def test_a_method_without_a_penalty_does_not_differ_in_what_is_penalized(run, capsys):
+    runs = [run("a", method="L1", penalize=None), run("b", method="GReg-1", penalize="filter")]
+    assert "penalize" not in "".join(table_of(capsys, *runs))
+    head = table_of(capsys, *runs, run("c", method="GReg-1", penalize="group"))
+    assert head[0].split() == ["L1", "GReg-1", "GReg-1"]
+    assert head[1].split() == ["penalize=filter", "penalize=group"]
+
+
 def test_runs_with_the_same_settings_are_distinguished_by_start_time(run, capsys):
     head = table_of(capsys, run("a"), run("b"))
     assert head[1].split() == ["20260101-000000", "20260101-000001"]

@@ -78,9 +78,15 @@ def _title(report: Report, reports: list[Report], mean: bool) -> tuple[str, ...]
     differing = [
         f"{name}={_shorten(report.get(name))}"
         for name in SETTINGS
-        if len({str(other.get(name)) for other in others}) > 1 and not (mean and name == "seed")
+        if _differs(name, report, others) and not (mean and name == "seed")
     ]
     return (report["method"] if report["pruned"] else "base", *differing)
+
+
+def _differs(name: str, report: Report, others: list[Report]) -> bool:
+    if name == "penalize":  # L1 has no penalty
+        others = [other for other in others if other.get(name)]
+    return report in others and len({str(other.get(name)) for other in others}) > 1
 
 
 def _shorten(value: Any) -> str:
