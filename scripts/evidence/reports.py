@@ -3,16 +3,13 @@
 Files that are kept beside a report (``keep`` in the grid) are in results/<experiment>/<run>/.
 """
 
-import fcntl
 import json
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from scripts.evidence.grid import Cell
-from utils.checkpoint.atomic import write_text
+from utils.checkpoint.atomic import locked, write_text
 from utils.config.paths import regular_file
 
 Report = dict[str, Any]
@@ -76,15 +73,3 @@ def add_report(cell: Cell, report: Report, results: Path) -> None:
         reports = read_experiment(results, cell.experiment) | {cell.key: report}
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, json.dumps(dict(sorted(reports.items())), indent=1) + "\n")
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Exclude other sweeps that write to `folder`, where its file system has locks."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

@@ -11,8 +11,8 @@ import platform
 import secrets
 import shlex
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from data import Data
 from pruner import Hooks
 from utils.checkpoint import files
-from utils.checkpoint.atomic import write_text
+from utils.checkpoint.atomic import locked, write_text
 from utils.checkpoint.paths import LATEST, PARAMS, PREVIOUS, REPORT, folder_of_runs, project_of
 from utils.checkpoint.record import TESTED, Record
 from utils.checkpoint.state import Checkpoint, random_state
@@ -163,7 +163,7 @@ class RunDir(Run):
         if path:
             self._open(path)
         else:
-            with _exclusive(_create_parent(options)):
+            with locked(_create_parent(options)):
                 if refuse_duplicate:
                     refuse_duplicate()
                 self._open(_create_run_dir(options))
@@ -306,18 +306,6 @@ def _create_parent(options: Options) -> Path:
     except OSError as error:
         raise ValueError(f"cannot make the folder of runs {parent}: {error.strerror}") from None
     return parent
-
-
-@contextmanager
-def _exclusive(parent: Path) -> Iterator[None]:
-    """Exclude other processes from creating run directories in `parent`, if the file system has locks."""
-    folder = os.open(parent, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
 
 
 def _create_run_dir(options: Options) -> Path:
