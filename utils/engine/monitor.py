@@ -1,13 +1,14 @@
-"""Between training steps: signals, due checkpoints, non-finite losses, progress."""
+"""What a phase of training defines; and between its steps: signals, due checkpoints, non-finite losses, progress."""
 
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from data import Data
+from data import Batch, Data
 from pruner import Hooks
 from utils.checkpoint.paths import LATEST
 from utils.config.types import SaveInterval
@@ -15,15 +16,64 @@ from utils.dist.consensus import RankConsensus
 from utils.dist.process_group import broadcast_buffers
 from utils.dist.signals import StoppedError
 from utils.engine.evaluate import Accuracy, evaluate
-from utils.engine.phases import Phase, line_values
 from utils.engine.progress import Progress
 from utils.reporting.run_dir import Run
+from utils.reporting.snapshots import Observer
 
 NO_STEP = 2**62
 
 
 class DivergedError(ArithmeticError):
     """The loss, or a weight, is not finite."""
+
+
+class Phase(Protocol):
+    """Interface of a phase.
+
+    Attributes:
+        name: ``prune`` or ``finetune``; stream of random batches, and key in checkpoints and scalars.
+        title: first word of progress lines.
+        batch_size: images per step, over all processes.
+        total_steps: of the whole phase; an upper bound if it may end early.
+        print_every_steps: steps between progress lines.
+        observers: their state is saved in checkpoints.
+    """
+
+    name: str
+    title: str
+    batch_size: int
+    total_steps: int
+    print_every_steps: int
+    observers: Sequence[Observer] = ()
+
+    @property
+    def counted_as(self) -> str:
+        """Report key under which the next step and its seconds are counted."""
+        ...
+
+    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer: ...
+
+    def finished(self, step: int) -> bool:
+        """Whether the phase is finished after `step` steps."""
+        ...
+
+    def epochs_done(self, step: int) -> int:
+        """Return the whole epochs after `step` steps, for checkpoints."""
+        return 0
+
+    def on_step_start(self, step: int, optimizer: torch.optim.Optimizer) -> None: ...
+
+    def scalars(self) -> dict[str, float]:
+        """Return values besides the loss, for progress and TensorBoard."""
+        return {}
+
+    def on_step_end(self, step: int, batch: Batch, outputs: Tensor, monitor: "TrainingMonitor") -> list[str]:
+        """Test if a test is due after `step` steps; return the names of the checkpoints to write."""
+        ...
+
+    def before_save(self) -> None:
+        """Update the run's record before a checkpoint is written."""
+        return
 
 
 class TrainingMonitor:
@@ -183,3 +233,10 @@ class SaveTimer:
 
     def by_clock(self) -> bool:
         return self._seconds is not None and time.monotonic() - self._last >= self._seconds
+
+
+def line_values(scalars: dict[str, Any]) -> dict[str, float]:
+    """Select the scalars of a progress line: of the layers' gaps only the smallest."""
+    gaps = [value for key, value in scalars.items() if key.startswith("gap/")]
+    others = {key: value for key, value in scalars.items() if key != "lr" and not key.startswith("gap/")}
+    return others | ({"smallest gap": min(gaps)} if gaps else {})

@@ -1,7 +1,6 @@
 """The prune and fine-tune phases. The training loop is ``train``."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,60 +12,9 @@ from utils.checkpoint.record import FinetuneMetrics
 from utils.config.lr_schedule import learning_rates, lr_at, uses_adam
 from utils.config.options import Options
 from utils.dist.process_group import all_reduce_sum, shard
+from utils.engine.monitor import Phase, TrainingMonitor
 from utils.reporting.format import format_accuracy
 from utils.reporting.snapshots import Observer
-
-if TYPE_CHECKING:
-    from utils.engine.monitor import TrainingMonitor
-
-
-class Phase(Protocol):
-    """Interface of a phase.
-
-    Attributes:
-        name: ``prune`` or ``finetune``; stream of random batches, and key in checkpoints and scalars.
-        title: first word of progress lines.
-        batch_size: images per step, over all processes.
-        total_steps: of the whole phase; an upper bound if it may end early.
-        print_every_steps: steps between progress lines.
-        observers: their state is saved in checkpoints.
-    """
-
-    name: str
-    title: str
-    batch_size: int
-    total_steps: int
-    print_every_steps: int
-    observers: Sequence[Observer] = ()
-
-    @property
-    def counted_as(self) -> str:
-        """Report key under which the next step and its seconds are counted."""
-        ...
-
-    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer: ...
-
-    def finished(self, step: int) -> bool:
-        """Whether the phase is finished after `step` steps."""
-        ...
-
-    def epochs_done(self, step: int) -> int:
-        """Return the whole epochs after `step` steps, for checkpoints."""
-        return 0
-
-    def on_step_start(self, step: int, optimizer: torch.optim.Optimizer) -> None: ...
-
-    def scalars(self) -> dict[str, float]:
-        """Return values besides the loss, for progress and TensorBoard."""
-        return {}
-
-    def on_step_end(self, step: int, batch: Batch, outputs: Tensor, monitor: "TrainingMonitor") -> list[str]:
-        """Test if a test is due after `step` steps; return the names of the checkpoints to write."""
-        ...
-
-    def before_save(self) -> None:
-        """Update the run's record before a checkpoint is written."""
-        return
 
 
 class PrunePhase(Phase):
@@ -103,7 +51,7 @@ class PrunePhase(Phase):
     def scalars(self) -> dict[str, float]:
         return self._pruner.report() | {"lr": self._options.lr_prune}
 
-    def on_step_end(self, step: int, batch: Batch, outputs: Tensor, monitor: "TrainingMonitor") -> list[str]:
+    def on_step_end(self, step: int, batch: Batch, outputs: Tensor, monitor: TrainingMonitor) -> list[str]:
         if step % self._options.test_interval == 0:
             accuracy, _ = monitor.test()
             monitor.run.scalars("prune", step - 1, {f"test_{key}": value for key, value in accuracy.items()})
@@ -150,12 +98,12 @@ class FinetunePhase(Phase):
         for group in optimizer.param_groups:
             group["lr"] = lr_at(self._rates, self.epochs_done(step))
 
-    def on_step_end(self, step: int, batch: Batch, outputs: Tensor, monitor: "TrainingMonitor") -> list[str]:
+    def on_step_end(self, step: int, batch: Batch, outputs: Tensor, monitor: TrainingMonitor) -> list[str]:
         self._n_correct += (outputs.argmax(1) == batch.labels).sum()
         self._metrics.n_seen += batch.global_size
         return [] if step % self._steps_per_epoch else self._end_epoch(step, monitor)
 
-    def _end_epoch(self, step: int, monitor: "TrainingMonitor") -> list[str]:
+    def _end_epoch(self, step: int, monitor: TrainingMonitor) -> list[str]:
         """Test, record and log. Returns the names of the checkpoints to write.
 
         ``checkpoint`` comes last: a run killed before repeats the end of this epoch, including ``checkpoint_best``.
@@ -184,10 +132,3 @@ class FinetunePhase(Phase):
 
     def before_save(self) -> None:
         self._metrics.n_correct = int(all_reduce_sum(self._n_correct.clone()))
-
-
-def line_values(scalars: dict[str, Any]) -> dict[str, float]:
-    """Select the scalars of a progress line: of the layers' gaps only the smallest."""
-    gaps = [value for key, value in scalars.items() if key.startswith("gap/")]
-    others = {key: value for key, value in scalars.items() if key != "lr" and not key.startswith("gap/")}
-    return others | ({"smallest gap": min(gaps)} if gaps else {})

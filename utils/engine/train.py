@@ -8,8 +8,7 @@ from data import TEST_BATCH, Data
 from pruner import Hooks
 from utils.checkpoint.state import restore_random_state
 from utils.dist.process_group import broadcast_buffers, loss_scale, shard, wrap_ddp
-from utils.engine.monitor import TrainingMonitor
-from utils.engine.phases import Phase
+from utils.engine.monitor import Phase, TrainingMonitor
 from utils.engine.precision import CompiledModel
 from utils.engine.update import Update
 from utils.reporting.run_dir import Run
