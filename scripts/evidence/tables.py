@@ -32,6 +32,7 @@ FIRST_AXES = ("arch", "ratio", "method")
 TITLES = {
     "arch": "net",
     "tau": "λ grows to",
+    "penalize": "λ on",
     "tau_pick": "picked at λ",
     "before": "steps before the cut",
     "tuned": "steps of fine-tuning",
@@ -135,7 +136,7 @@ TABLES = {
     "lambda": Table(("lambda",), CUT),
     "length": Table(("length",), CUT),
     "schedule": Table(("schedule",), [*FINETUNED, *STEPS, *COST]),
-    "fixreg": Table(("fixreg-l1", "fixreg-greg1", "fixreg"), [*CUT_ACCURACY, *FINETUNED]),
+    "fixreg": Table(("fixreg-l1", "fixreg-greg1", "fixreg-group", "fixreg"), [*CUT_ACCURACY, *FINETUNED]),
     "torch-pruning-tuned": Table(("torch-pruning-tuned",), FINETUNED),
     "proportion": Table(("proportion",), [*CUT, *FINETUNED]),
     "schedule56": Table(("schedule56",), [*FINETUNED, *STEPS, *COST]),
