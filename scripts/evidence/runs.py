@@ -86,7 +86,10 @@ def select_full(runs: dict[str, list[Run]]) -> list[Run]:
     """Return the runs at the length of the paper, with the axes ``before`` and ``tuned``, as ``select_by_length``."""
     iterations = {axes["method"]: report["iterations"] for axes, report in runs["full-cut"]}
     return [
-        named_by_steps(axes, report | {"iterations": iterations[axes["method"]] | report["iterations"]})
+        named_by_steps(
+            axes | {"ratio": "0.9"},  # of all these runs, so not an axis of the grid
+            report | {"iterations": iterations[axes["method"]] | report["iterations"]},
+        )
         for experiment in ("full", "full-seeds", "full-longer", "full-scratch")
         for axes, report in runs[experiment]
         if axes["method"] in iterations
