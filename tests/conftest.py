@@ -12,6 +12,14 @@ settings.load_profile("repeatable")
 torch.set_num_threads(1)  # fastest for small networks
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cpu_settings():
+    """Keep runs in this process from setting its arithmetic: Hypothesis refuses to work with it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("utils.pipeline.prepare.set_up_cpu", lambda: None)
+        yield
+
+
 @pytest.fixture
 def npz_set(tmp_path):
     return write_npz_set(tmp_path / "tiny_set")

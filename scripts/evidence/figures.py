@@ -202,9 +202,9 @@ def draw_trend(runs: dict[str, list[Run]], ratio: str) -> Figure | None:
         "at equal FLOPs": (dense_equivalent_steps, *STYLES["GReg-2"]),
     }
     for select in BY_LENGTH:
-        fill = "none" if select is select_full else "full"
+        selected, fill = select(runs), "none" if select is select_full else "full"
         for label, (length, color, marker) in styles.items():
-            leads = lead_over_curve(select(runs), ratio, length)
+            leads = lead_over_curve(selected, ratio, length)
             points = [(before, lead, tuned) for (before, tuned), lead in leads.items() if lead is not None]
             for before, lead, tuned in points:
                 ax.plot(before, lead, marker, color=color, fillstyle=fill, label=label)

@@ -32,8 +32,8 @@ FIRST_AXES = ("arch", "ratio", "method")
 TITLES = {
     "arch": "net",
     "tau": "λ grows to",
-    "penalize": "λ on",
     "tau_pick": "picked at λ",
+    "penalize": "λ on",
     "before": "steps before the cut",
     "tuned": "steps of fine-tuning",
 }
@@ -294,8 +294,9 @@ def trend_rows(runs: dict[str, list[Run]]) -> list[list[str]]:
     """Return header and rows: GReg-1 minus L1 at ratio 0.9 by GReg-1's steps before the cut."""
     rows = [["steps before the cut", "of fine-tuning", "above L1, equal steps", "above L1, equal arithmetic"]]
     for select in BY_LENGTH:
-        by_steps = lead_over_curve(select(runs), "0.9", total_steps)
-        by_flops = lead_over_curve(select(runs), "0.9", dense_equivalent_steps)
+        selected = select(runs)
+        by_steps = lead_over_curve(selected, "0.9", total_steps)
+        by_flops = lead_over_curve(selected, "0.9", dense_equivalent_steps)
         for steps in sorted(by_steps):
             leads = [
                 format_values([] if lead is None else [lead], "{:+.1f}") for lead in (by_steps[steps], by_flops[steps])

@@ -274,10 +274,11 @@ def test_every_report_belongs_to_a_run_of_the_grid():
 def test_each_report_is_of_the_run_whose_name_it_has(cell):
     report, axes = REPORTS[cell.name], cell.axes
     assert str(report["seed"]) == axes.get("seed", "0")
-    if "--directly_ft_weights" in cell.flags:  # has no method of its own
-        of_tuning = ("seed", "epochs") if cell.experiment.startswith("full") else ("lr",)
-        cut_as = [f"{axis}={value}" for axis, value in axes.items() if axis not in of_tuning]
-        assert all(re.search(re.escape(named) + "[,_/]", report["base_model"]) for named in cut_as)
+    if cell.experiment in ("full", "full-seeds", "full-longer", "full-scratch"):  # start from a kept cut network
+        assert report["base_model"] == f"results/full-cut/method={axes['method']}/checkpoint_just_finished_prune.pth"
+    elif "--directly_ft_weights" in cell.flags:  # has no method of its own
+        cut_as = [f"{axis}={value}" for axis, value in axes.items() if axis != "lr"]
+        assert all(re.search(re.escape(named) + "[,_]", report["base_model"]) for named in cut_as)
     elif "method" in axes:
         assert axes["method"].removesuffix("-longer").replace("scratch", "L1") == report["method"]
     if "ratio" in axes and report["stage_pr"]:

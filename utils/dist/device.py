@@ -44,7 +44,7 @@ def device_notices(device: torch.device, gpu: int | None) -> list[str]:
 def set_up_cpu() -> None:
     """Set memory and arithmetic of a process that computes on the CPU; call it before the first computation.
 
-    Numbers below 1e-38 are rounded to zero. A growing penalty leaves such weights, and many CPUs compute with them 20
+    Numbers below 1e-38 are rounded to zero. A growing penalty leaves such weights, and a CPU may compute with them 30
     times slower. Each thread has this setting, from the thread that creates it: torch creates its own at the first
     computation.
     """
