@@ -17,8 +17,9 @@ experiments:
         L1: --method L1
         GReg-1: --method GReg-1 --lr_prune 0.01
 
-A flag that names the run directory of another run, ``Experiments/schedule,seed=0,ratio=0.5,method=L1_SERVER*/…``, makes
-a run depend on that one. Every scalar is text as written: YAML's types do not apply.
+A flag that names the run directory of another run, ``Experiments/schedule,seed=0,ratio=0.5,method=L1_SERVER*/…``, or
+its kept files, ``{results}/schedule/seed=0,ratio=0.5,method=L1/…``, makes a run depend on that one. {results} is the
+folder of --results. Every scalar is text as written: YAML's types do not apply.
 """
 
 import re
@@ -31,8 +32,10 @@ from itertools import product
 from scripts.evidence.grid_file import Experiment, Grid
 
 MAX_LENGTH = 100_000  # characters of a run's flags: no system starts a longer command
+RESULTS = "results"  # the folder of reports in braces, and as reports name it
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
-_RUN_DIR = re.compile(r"(?:--[\w-]+=)?((?:.*/)?Experiments/([^/]+)/.*)", re.DOTALL)
+_FLAG = re.compile(r"--[\w-]+=")
+_RUN_DIR = re.compile(r"(?:.*/)?Experiments/([^/]+)/.*", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -76,30 +79,34 @@ class Cell:
         return self.name.replace("/", ",")
 
 
-def expand_grid(grid: Grid, paths: dict[str, str] | None = None) -> list[Cell]:
+def expand_grid(grid: Grid, paths: dict[str, str] | None = None, results: str = RESULTS) -> list[Cell]:
     """Return every run of `grid`, in order.
 
     Args:
         paths: place -> path on this machine; the default is the grid's own.
+        results: the folder of reports and kept files.
 
     Raises:
         ValueError: the grid has no such place, or uses an undefined name in braces.
     """
+    if RESULTS in grid.places:
+        raise ValueError(f"{{{RESULTS}}} is the folder of --results; give the place {RESULTS} another name")
     paths = paths or {}
     for name in paths:
         if name not in grid.places:
             raise ValueError(f"the grid has no place {name}; it has {', '.join(grid.places) or 'none'}")
+    paths = grid.places | paths | {RESULTS: results}
     cells = [cell for experiment in grid.experiments for cell in expand_experiment(experiment, grid, paths)]
-    return [replace(cell, needs=tuple(inputs_of(cell, cells))) for cell in cells]
+    return [replace(cell, needs=tuple(inputs_of(cell, cells, results))) for cell in cells]
 
 
 def expand_experiment(experiment: Experiment, grid: Grid, paths: dict[str, str]) -> Iterator[Cell]:
     """Yield a cell for each combination of the experiment's axes."""
-    values, paths = grid.values | experiment.values, grid.places | paths
+    values, places = grid.values | experiment.values, grid.places | {RESULTS: RESULTS}
     for combination in product(*experiment.axes.values()):
         chosen = dict(zip(experiment.axes, combination, strict=True))
         parts = [experiment.flags, *(experiment.axes[axis][value] for axis, value in chosen.items())]
-        text = substitute(" ".join(filter(None, parts)), values | chosen, grid.places, experiment.name)
+        text = substitute(" ".join(filter(None, parts)), values | chosen, places, experiment.name)
         try:
             words = shlex.split(text)
         except ValueError as error:
@@ -109,10 +116,10 @@ def expand_experiment(experiment: Experiment, grid: Grid, paths: dict[str, str])
             chosen,
             experiment.program,
             [insert_paths(word, paths) for word in words],  # after the split: a path may contain blanks and braces
-            f"{experiment.program} {insert_paths(text, grid.places)}",
+            f"{experiment.program} {insert_paths(text, places)}",
             experiment.keep,
             experiment.later,
-            {place: paths[place] for place in _PLACEHOLDER.findall(text)},
+            {place: paths[place] for place in _PLACEHOLDER.findall(text) if place in grid.places},
         )
 
 
@@ -144,11 +151,12 @@ def insert_paths(text: str, paths: dict[str, str]) -> str:
     return _PLACEHOLDER.sub(lambda match: paths[match[1]], text)
 
 
-def inputs_of(cell: Cell, cells: list[Cell]) -> Iterator[tuple[str, str]]:
-    """Yield (name, pattern of files) of every other run whose directory the flags of `cell` name."""
-    for match in filter(None, map(_RUN_DIR.fullmatch, cell.flags)):
-        pattern, directory = match.groups()
+def inputs_of(cell: Cell, cells: list[Cell], results: str) -> Iterator[tuple[str, str]]:
+    """Yield (name, pattern of files) of every other run whose directory or kept files the flags of `cell` name."""
+    for path in [_FLAG.sub("", word, count=1) for word in cell.flags]:
+        directory = _RUN_DIR.fullmatch(path)
         for other in cells:
             # Any name that main.py may choose: Experiments/<project>_SERVER<$SERVER>-<time>.
-            if other.name != cell.name and fnmatchcase(f"{other.project}_SERVER-00000000-000000", directory):
-                yield other.name, pattern
+            of_run = directory and fnmatchcase(f"{other.project}_SERVER-00000000-000000", directory[1])
+            if other.name != cell.name and (of_run or path.startswith(f"{results}/{other.name}/")):
+                yield other.name, path

@@ -135,7 +135,7 @@ class Launcher:
                 return f"{name}, which failed"
             if name in self.skipped:
                 return f"{name}, which was skipped"
-            if not glob.glob(os.path.expanduser(pattern)):
+            if not os.path.lexists(pattern) and not glob.glob(os.path.expanduser(pattern)):
                 return f"{name}, but no file matches {pattern}"
         return None
 
@@ -198,8 +198,9 @@ def collect(cell: Cell, results: Path) -> Report:
         raise ValueError("the run wrote no report")
     newest = max(files, key=lambda file: file.stat().st_mtime)
     report = read_report(newest) | {"recipe": cell.recipe}
-    if report["base_model"] and Path(report["base_model"]).is_absolute():
-        report["base_model"] = Path(report["base_model"]).name  # reports do not show where a machine has its files
+    base_model = Path(report["base_model"] or "")
+    if base_model.is_absolute() or ".." in base_model.parts:
+        report["base_model"] = base_model.name  # reports do not show where a machine has its files
     for file in newest.parents[1].glob(cell.keep) if cell.keep else ():
         (results / cell.name).mkdir(parents=True, exist_ok=True)
         shutil.copy(file, results / cell.name)

@@ -81,6 +81,7 @@ def test_values_nest_an_experiment_overrides_them_and_paths_do_not_change_the_re
         ({"values": {"a": "{b}", "b": "{a}"}, "experiments": {"e": {"flags": "{a}"}}}, [], "refers to itself"),
         ({"experiments": {"e": {}}}, [], "each with flags"),
         ({"experiments": {"e": {"flags": "", "axes": [1]}}}, [], "the axes have no names"),
+        ({"places": {"results": "here"}, "experiments": {"e": {"flags": ""}}}, [], "place results another name"),
         ([], [], "grid.yaml: not a grid"),
     ],
 )
@@ -134,6 +135,29 @@ def test_a_run_without_a_report_has_failed_and_the_others_are_made(tmp_path, mon
     monkeypatch.setattr(Launcher, "_start", start_empty_process)
     assert Launcher(tmp_path, [{}]).run(cells) == 1
     assert capsys.readouterr().err.count("the run wrote no report") == 2
+
+
+@pytest.mark.parametrize("folder", ["results", "../my [results]"])
+def test_a_run_that_names_kept_files_waits_for_their_run_wherever_the_results_are(
+    folder, tmp_path, monkeypatch, capsys
+):
+    flags = "--directly_ft_weights '{results}/cut/seed={seed}/a.pth' --base_pr_model={results}/cut/seed=1/a.pth"
+    seeds = {"seed": [0, 1]}
+    content = {"experiments": {"cut": {"flags": "", "axes": seeds}, "tune": {"flags": flags, "axes": seeds}}}
+    cut, _, tune, _ = cells = expand_grid(parse_grid(content), results=folder)
+    assert (cut.needs, [name for name, _ in tune.needs]) == ((), ["cut/seed=0", "cut/seed=1"])
+    assert tune.flags[1] == f"{folder}/cut/seed=0/a.pth"
+    assert tune.recipe == expand_grid(parse_grid(content))[2].recipe  # reports name the folder alike
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(Launcher, "_start", start_empty_process)
+    for seed in (0, 1):
+        Launcher(Path(folder), [{}]).run(cells[2:])
+        assert "skipped: tune/seed=0 needs cut/seed=" in capsys.readouterr().err
+        (Path(folder) / "cut" / f"seed={seed}").mkdir(parents=True)
+        (Path(folder) / "cut" / f"seed={seed}" / "a.pth").touch()
+    Launcher(Path(folder), [{}]).run(cells[2:])
+    assert "skipped:" not in capsys.readouterr().err
 
 
 def start_empty_process(self, cell):
