@@ -172,7 +172,7 @@ def all_tables(runs: dict[str, list[Run]]) -> dict[str, list[list[str]]]:
 
 
 def make_rows(table: Table, runs_by_experiment: dict[str, list[Run]]) -> list[list[str]]:
-    """Return header and rows.
+    """Return header and rows; an axis that an experiment does not have is shown as its reports have it.
 
     Raises:
         ValueError: runs of one row differ in more than their seed.
@@ -184,7 +184,9 @@ def make_rows(table: Table, runs_by_experiment: dict[str, list[Run]]) -> list[li
     axis_order += dict.fromkeys(axis for axes, _ in runs for axis in axes if axis not in (*axis_order, "seed"))
     groups: dict[tuple[str, ...], list[Report]] = {}
     for axes, report in runs:
-        groups.setdefault(tuple(axes.get(axis, "") for axis in axis_order), []).append(report)
+        groups.setdefault(tuple(axes.get(axis) or str(report.get(axis) or "–") for axis in axis_order), []).append(
+            report
+        )
     # An axis with the same value in all runs has no column.
     shown = [i for i in range(len(axis_order)) if len({group[i] for group in groups}) > 1]
     columns = [

@@ -323,6 +323,19 @@ def test_seeds_become_mean_and_deviation_and_what_is_missing_is_a_dash():
     ]
 
 
+def test_an_axis_that_an_experiment_does_not_have_is_shown_as_its_reports_have_it():
+    def run(method, penalize, axes=()):
+        report = {"method": method, "penalize": penalize, "seed": 0, "acc1_best": 80.0, "acc1_last": None}
+        return {"seed": "0"} | dict(axes), report
+
+    runs = {
+        "plain": [run("L1", None), run("GReg-1", "filter")],
+        "axis": [run("GReg-1", "group", {"penalize": "group"})],
+    }
+    _, *rows = tables.make_rows(tables.Table(("plain", "axis"), tables.FINETUNED), runs)
+    assert {tuple(row[:2]) for row in rows} == {("L1", "–"), ("GReg-1", "filter"), ("GReg-1", "group")}
+
+
 def test_a_cell_names_its_report_and_its_run_after_its_axes():
     cell = Cell("schedule", {"ratio": "0.5", "method": "L1"}, "main.py", [], "")
     assert (cell.key, cell.name) == ("ratio=0.5,method=L1", "schedule/ratio=0.5,method=L1")
