@@ -10,7 +10,7 @@ import logging
 
 from torch import Tensor
 
-from . import groups, l1
+from . import groups, selection
 from .base import PruningContext
 from .options import PrunerOptions
 from .regularized import GReg, RegularizedLayer
@@ -58,9 +58,9 @@ class GReg2(GReg):
         self._starting_scores = {layer.name: groups.sample(layer.scores()).clone() for layer in self.layers}
 
     @classmethod
-    def _l1(cls, options: PrunerOptions, context: PruningContext) -> tuple[dict[str, Tensor], l1.Comparison]:
+    def _l1(cls, options: PrunerOptions, context: PruningContext) -> tuple[dict[str, Tensor], selection.Comparison]:
         """L1's selection on the initial weights, for comparison."""
-        return l1.pick(context.model, context.plan, "min"), {}
+        return selection.pick(context.model, context.plan, "min"), {}
 
     def _grow(self, layer: RegularizedLayer, step: int) -> None:
         self._set_penalty(layer)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import groups, l1
+from . import groups, selection
 from .base import PruningContext
 from .loop import InLoop, Settings
 from .options import PrunerOptions
@@ -138,8 +138,8 @@ class GReg(InLoop):
         return pruner
 
     @classmethod
-    def _l1(cls, options: PrunerOptions, context: PruningContext) -> tuple[dict[str, Tensor], l1.Comparison]:
-        return l1.picks(options, context)
+    def _l1(cls, options: PrunerOptions, context: PruningContext) -> tuple[dict[str, Tensor], selection.Comparison]:
+        return selection.picks(options, context)
 
     def _begin(
         self,
@@ -148,7 +148,7 @@ class GReg(InLoop):
         schedule: Schedule,
         l1_picks: dict[str, Tensor],
         block_loss_grad: bool = False,
-        comparison: l1.Comparison | None = None,
+        comparison: selection.Comparison | None = None,
         structure: Structure | None = None,
     ) -> None:
         """Set the state of step 0.
@@ -271,7 +271,7 @@ class GReg(InLoop):
         penalties = {"lambda": max((layer.largest_penalty for layer in self.layers), default=0.0)}
         return penalties | {f"gap/{name}": gap for name, gap in self.gaps().items()}
 
-    def comparison(self) -> l1.Comparison:
+    def comparison(self) -> selection.Comparison:
         return self._comparison
 
     def gaps(self) -> dict[str, float]:

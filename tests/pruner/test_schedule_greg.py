@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pruner import groups, l1
+from pruner import groups, selection
 from pruner.greg import GReg1, GReg2
 from pruner.layers import Layer
 from pruner.penalty import RegularizedLayer
@@ -643,7 +643,7 @@ def test_gaps_read_an_update_later_give_the_same_penalties_selections_and_steps(
         model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 3), nn.Flatten(), nn.Linear(6 * 16, 3))
         layers = [Layer(str(i), str(i), i, tuple(model[i].weight.shape), frozenset({"filter"})) for i in (0, 2)]
         plan = Plan("filter", tuple(PlannedLayer(layer, layer.shape[0], layer.shape[0] // 2) for layer in layers))
-        pruner = method.of(model, plan, schedule, l1.pick(model, plan, "min"))
+        pruner = method.of(model, plan, schedule, selection.pick(model, plan, "min"))
         pruner.reads_late = late
         optimizer = torch.optim.SGD(model.parameters(), 0.05, 0.9)
         penalties = []
