@@ -20,6 +20,7 @@ from scripts.evidence.command_line import print_out
 from scripts.evidence.grid import Cell
 from scripts.evidence.reports import Report, add_report
 from utils.checkpoint.validation import read_report
+from utils.config.paths import matching
 
 ROOT = Path(__file__).resolve().parents[2]
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
@@ -135,7 +136,7 @@ class Launcher:
                 return f"{name}, which failed"
             if name in self.skipped:
                 return f"{name}, which was skipped"
-            if not os.path.lexists(pattern) and not glob.glob(os.path.expanduser(pattern)):
+            if not matching(pattern):
                 return f"{name}, but no file matches {pattern}"
         return None
 

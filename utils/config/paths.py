@@ -20,6 +20,13 @@ def regular_file(path: str | Path) -> Path:
     return Path(path)
 
 
+def matching(pattern: str) -> list[Path]:
+    """Return the path of exactly this name, or those that `pattern` matches, sorted."""
+    if os.path.lexists(pattern):
+        return [Path(pattern)]
+    return sorted(map(Path, glob.glob(os.path.expanduser(pattern))))
+
+
 def find_one(pattern: str, directories: bool = False) -> Path:
     """Return the one file that `pattern` matches.
 
@@ -29,7 +36,7 @@ def find_one(pattern: str, directories: bool = False) -> Path:
     Raises:
         ValueError: it matches none or several, or not a regular file.
     """
-    paths = [Path(pattern)] if os.path.lexists(pattern) else sorted(map(Path, glob.glob(os.path.expanduser(pattern))))
+    paths = matching(pattern)
     matches = [path for path in paths if path.is_file() or (directories and path.is_dir())]
     if len(matches) > 1:
         what = "files or directories" if directories else "files"
