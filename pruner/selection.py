@@ -40,7 +40,4 @@ def picks(options: PrunerOptions, context: PruningContext) -> tuple[dict[str, Te
     if context.inherited is None:
         return own, {}
     inherited = {name: mask.to(own[name].device) for name, mask in context.inherited.items()}
-    comparison = {}
-    for name, mask in inherited.items():
-        comparison[name] = {"overlap": groups.overlap(mask, own[name])}
-    return inherited, comparison
+    return inherited, {name: {"overlap": groups.overlap(mask, own[name])} for name, mask in inherited.items()}

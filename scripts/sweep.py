@@ -67,7 +67,8 @@ def selected_cells(args: argparse.Namespace) -> list[tuple[int, Cell]]:
     if args.jobs is not None and args.jobs < 1:
         raise ValueError(f"--jobs {args.jobs}: give 1 or more")
     paths = dict(text.split("=", 1) for text in args.set)
-    cells = expand_grid(read_grid(args.grid), paths, os.path.relpath(args.results))
+    results = os.path.relpath(args.results)  # so that a report has no path of this machine, wherever its run started
+    cells = expand_grid(read_grid(args.grid), paths, results)
     for name in args.only or []:
         if not any(is_selected(cell, [name]) for cell in cells):
             experiments = ", ".join(dict.fromkeys(cell.experiment for cell in cells))

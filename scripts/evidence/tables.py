@@ -184,9 +184,8 @@ def make_rows(table: Table, runs_by_experiment: dict[str, list[Run]]) -> list[li
     axis_order += dict.fromkeys(axis for axes, _ in runs for axis in axes if axis not in (*axis_order, "seed"))
     groups: dict[tuple[str, ...], list[Report]] = {}
     for axes, report in runs:
-        groups.setdefault(tuple(axes.get(axis) or str(report.get(axis) or "–") for axis in axis_order), []).append(
-            report
-        )
+        row = tuple(axes.get(axis) or str(report.get(axis) or "–") for axis in axis_order)
+        groups.setdefault(row, []).append(report)
     # An axis with the same value in all runs has no column.
     shown = [i for i in range(len(axis_order)) if len({group[i] for group in groups}) > 1]
     columns = [

@@ -19,7 +19,7 @@ from scripts import results
 from scripts.evidence import runs, tables
 from scripts.evidence.grid import Cell, expand_grid
 from scripts.evidence.grid_file import parse_grid, read_grid
-from scripts.evidence.launcher import Job, Launcher, make_slots
+from scripts.evidence.launcher import Job, Launcher, collect, make_slots
 from scripts.evidence.reports import add_report, finished_runs
 from scripts.sweep import main
 from utils.config.cli import parse
@@ -158,6 +158,19 @@ def test_a_run_that_names_kept_files_waits_for_their_run_wherever_the_results_ar
         (Path(folder) / "cut" / f"seed={seed}" / "a.pth").touch()
     Launcher(Path(folder), [{}]).run(cells[2:])
     assert "skipped:" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("base", "recorded"),
+    [("/home/me/a.pth", "a.pth"), ("../mine/a.pth", "a.pth"), ("results/cut/a.pth", "results/cut/a.pth")],
+)
+def test_a_report_does_not_show_where_a_machine_has_its_files(base, recorded, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cell = Cell("e", {}, "main.py", [], "")
+    log = tmp_path / "Experiments" / f"{cell.project}_SERVER-1" / "log"
+    log.mkdir(parents=True)
+    (log / "report.json").write_text(json.dumps(REPORTS["full/seed=0,epochs=120,method=L1"] | {"base_model": base}))
+    assert collect(cell, tmp_path)["base_model"] == recorded
 
 
 def start_empty_process(self, cell):
