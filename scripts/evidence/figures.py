@@ -158,9 +158,9 @@ def draw_lengths(runs: dict[str, list[Run]], select: Select, ratio: str) -> Figu
         return None
     title = f"{100 * float(ratio):g} % of the filters gone, by length of training, mean and std over seeds: {SOURCE}"
     figure, (left, right) = make_panels(2, title)
-    # GReg-1's points lie on one side of L1's line in each panel, and so do their labels.
+    # Labels lie where L1's line does not pass: to the left of a point over steps, below it over arithmetic.
     plot_lengths(left, selected, total_steps, "right", (-6, 5))
-    plot_lengths(right, selected, dense_equivalent_steps, "left", (6, -9))
+    plot_lengths(right, selected, dense_equivalent_steps, "left", (-14, -17))
     left.set_xlabel("steps in all (GReg-1: before + after the cut)")
     right.set_xlabel("arithmetic, in steps of the uncut network")
     left.set_ylabel("test accuracy, best epoch, %")
@@ -184,14 +184,13 @@ def plot_lengths(
         plot_method(ax, sorted(point for key, point in points.items() if key[0] == method), method, line)
     for (method, before, tuned), (x, y, _) in points.items():
         if method == "GReg-1":
-            ax.annotate(
-                f"{before} + {tuned}", (x, y), label_shift, textcoords="offset points", ha=label_side, fontsize=8
-            )
+            label = f"{int(before):,} + {int(tuned):,}"
+            ax.annotate(label, (x, y), label_shift, textcoords="offset points", ha=label_side, fontsize=8)
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.margins(0.27, 0.1)
+    ax.margins(0.3, 0.1)
 
 
 def draw_trend(runs: dict[str, list[Run]], ratio: str) -> Figure | None:
