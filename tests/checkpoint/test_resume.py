@@ -313,6 +313,20 @@ def test_settings_that_do_not_affect_results_may_change_and_epochs_may_be_added(
     assert len(longer.load("checkpoint")["record"]["tuned"]["acc1"]) == 4
 
 
+@pytest.mark.parametrize("path", ["auto", "directory"])
+@pytest.mark.parametrize("steps", [1, 4])  # before the first checkpoint of the added epochs, and after it
+def test_a_finished_run_killed_in_added_epochs_goes_on_with_them(steps, path, half, monkeypatch):
+    run_dir, words = half
+    cwd = run_dir.parents[1]
+    run_program(cwd, "--resume_path", run_dir)
+    run_until(steps, cwd, ["--resume_path", run_dir, "--epochs", "5"], monkeypatch)
+    given = ["--resume_path", run_dir] if path == "directory" else [*words, "--epochs", "5", "--resume_path", "auto"]
+    ran = run_program(cwd, *given)
+    assert ran.code == 0
+    assert len(ran.load("checkpoint")["record"]["tuned"]["acc1"]) == 5
+    assert ran.report["iterations"]["finetune"] == 5 * 3  # of 40 images in batches of 16
+
+
 def test_another_number_of_images_is_refused(half, tiny):
     run_dir, words = half
     write_npz_set(tiny, train=41)

@@ -173,12 +173,14 @@ class RunDir(Run):
         self._scalars = Scalars(self.path / "log")
 
     def _open(self, path: Path) -> None:
-        """Lock the directory; write run id and settings."""
+        """Lock the directory; write run id and settings; the run is unfinished from here on."""
         self.path = path
         try:
             for name in ("weights", "log"):
                 (path / name).mkdir(exist_ok=True)
             self._lock = lock(path)
+            # Of a finished run that epochs were added to. Before the settings, whose epochs would fit it.
+            (path / REPORT).unlink(missing_ok=True)
             params = {RUN_ID: self.run_id} | to_plain(self.options)
             write_text(path / PARAMS, yaml.safe_dump(params, sort_keys=False))
             self._log_file = LogFile(self.log_file("log.txt"))
