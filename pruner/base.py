@@ -73,9 +73,9 @@ class Pruner(NoHooks):
         return None
 
     @classmethod
-    def check(cls, plan: Plan) -> None:
+    def check(cls, options: PrunerOptions, plan: Plan) -> None:
         """Raises:
-        ValueError: `plan` is more than this method can carry out.
+        ValueError: this method cannot carry out `plan`, or not with these options.
         """
 
     @classmethod

@@ -37,7 +37,7 @@ class Oracle(Pruner):
     ignores = ("pick_pruned", "inherit_pruned")
 
     @classmethod
-    def check(cls, plan: Plan) -> None:
+    def check(cls, options: PrunerOptions, plan: Plan) -> None:
         combinations_of(plan)
 
     @classmethod

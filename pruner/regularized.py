@@ -107,6 +107,11 @@ class GReg(InLoop):
         self._begin(network, self.plan, schedule, picks, options.block_loss_grad, comparison, structure)
 
     @classmethod
+    def check(cls, options: PrunerOptions, plan: Plan) -> None:
+        if penalizes_groups(options, plan) and plan.kind != "filter":
+            raise ValueError(f"--penalize group needs --wg filter: with --wg {plan.kind} λ is on the weights alone")
+
+    @classmethod
     def make_schedule(cls, options: PrunerOptions, plan: Plan) -> Schedule:
         return Schedule(
             update_every_steps=options.update_reg_interval,

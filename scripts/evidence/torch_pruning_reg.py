@@ -57,7 +57,7 @@ class TorchPruning(Pruner):
         return GReg1.make_schedule(options, plan)
 
     @classmethod
-    def check(cls, plan: Plan) -> None:
+    def check(cls, options, plan: Plan) -> None:
         if plan.kind != "filter":
             raise ValueError("--method Torch-Pruning prunes filters only: leave --wg at filter")
 

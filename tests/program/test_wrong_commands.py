@@ -48,6 +48,8 @@ WRONG = {
     "nothing held out": (f"{DIGITS} --val_fraction 1e-6", "--val_fraction", "1e-06", "1437"),
     "more images than there are": (f"{DIGITS} --train_images 2000", "--train_images", "2000", "1437"),
     "no images": (f"{DIGITS} --train_images 0", "--train_images", "0", "from 1"),
+    "λ on groups of channels": (f"{GREG} --wg channel --penalize group", "--penalize group", "channel", "--wg filter"),
+    "λ on groups of weights": (f"{GREG} --wg weight --penalize group", "--penalize group", "weight", "--wg filter"),
     # ratios and layers
     "no ratios": (f"{DIGITS} --method L1", "--stage_pr", "L1", "[0,0.5,0.5,0.5,0]"),
     "negative ratio": (f"{DIGITS} --method L1 --stage_pr [0,-0.5,0,0,0]", "--stage_pr", "-0.5", "0 to less than 1"),

@@ -82,7 +82,7 @@ def plan_run(
     traced = _Network(model, spec, before)
     plan, inherited = _plan(options, traced, resumed_kept or {})
     method = PRUNERS[options.method]
-    method.check(plan)
+    method.check(options, plan)
     structure = traced.structure if plan.pruned and plan.kind != "weight" else None
     after = cost_of(shrunk_copy(model, plan, structure), spec.channels, spec.size)
     schedule = None if options.directly_ft_weights else method.make_schedule(options, plan)
