@@ -13,7 +13,7 @@ from .l1 import L1
 from .loop import Settings
 from .oracle import Oracle
 from .plan import LayerAddresses, Plan, StageRatios, inherit_plan, keep_all, make_plan, skipped_addresses
-from .proof import ProofError, masked_outputs, prove
+from .proof import CutMismatchError, ProofError, cut_and_compare, prove
 from .schedule import Schedule
 from .short_schedule import short_schedule
 from .structure import Structure, TracedLayer
@@ -22,6 +22,7 @@ __version__ = "0.7.0"
 __all__ = [
     "L1",
     "PRUNERS",
+    "CutMismatchError",
     "FixReg",
     "GReg1",
     "GReg2",
@@ -39,10 +40,10 @@ __all__ = [
     "TracedLayer",
     "WeightMasks",
     "cut",
+    "cut_and_compare",
     "inherit_plan",
     "keep_all",
     "make_plan",
-    "masked_outputs",
     "prove",
     "short_schedule",
     "shrunk_copy",

@@ -5,7 +5,9 @@ rule for norms, activations with f(0) ≠ 0, padding or depthwise convs: only wh
 """
 
 import copy
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,11 +20,69 @@ from .cut import Entries, Kept, cut, kept_entries
 from .plan import Plan
 from .structure import Structure
 
+log = logging.getLogger(__name__)
 CLOSE = 1e-9  # of the largest output, in float64
+ROUNDING = 1e-4  # of the largest output, in float32: 1e-5 is usual, trained networks sometimes exceed it
 
 
 class ProofError(ValueError):
     """A planned cut cannot be proved right."""
+
+
+class CutMismatchError(ArithmeticError):
+    """The outputs of the cut network differ from those of the masked one."""
+
+
+@torch.no_grad()
+def cut_and_compare(
+    model: nn.Module,
+    kept: Kept,
+    kind: str,
+    structure: Structure | None,
+    images: Any,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> dict[str, Tensor]:
+    """Cut `model` in place as ``cut`` does, and compare its outputs for `images` with those of the masked network.
+
+    In eval mode, up to ``ROUNDING``, or 16 times the rounding of a network's own 16-bit numbers.
+
+    Returns:
+        Masks of single weights, as ``cut``.
+
+    Raises:
+        CutMismatchError: the outputs differ.
+    """
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    with _full_precision(next(model.parameters()).device):
+        expected = _flat(masked_outputs(model, kept, kind, structure, images)).float()
+        masks = cut(model, kept, kind, structure, optimizer)
+        apart = _apart(_flat(model(images)).float(), expected)
+    for module, mode in modes.items():
+        module.training = mode
+    coarsest = max(torch.finfo(p.dtype).eps for p in model.parameters() if p.is_floating_point())
+    if not apart <= max(ROUNDING, 16 * coarsest):
+        raise CutMismatchError(
+            f"the cut is wrong: outputs differ from the masked network's by {apart:.1e} of the largest"
+        )
+    log.info("cut: outputs equal the masked network's to %.1e of the largest", apart)
+    return masks
+
+
+@contextmanager
+def _full_precision(device: torch.device) -> Iterator[None]:
+    """Compute float32 convs and matrix products without TF32, bf16 or autocast."""
+    backends: Any = torch.backends  # torch does not annotate these
+    places = (backends.cudnn.conv, backends.cuda.matmul, backends.mkldnn.conv, backends.mkldnn.matmul)
+    before = [place.fp32_precision for place in places]
+    try:
+        for place in places:
+            place.fp32_precision = "ieee"
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for place, precision in zip(places, before, strict=True):
+            place.fp32_precision = precision
 
 
 @torch.no_grad()
@@ -135,7 +195,7 @@ def _flat(outputs: Any) -> Tensor:
 
 
 def _apart(a: Tensor, b: Tensor) -> float:
-    return ((a - b).abs().max() / b.abs().max().clamp_min(1e-300)).item()
+    return ((a - b).abs().max() / b.abs().max().clamp_min(torch.finfo(b.dtype).tiny)).item()
 
 
 def _random_images(tensor: Tensor, generator: torch.Generator) -> Tensor:

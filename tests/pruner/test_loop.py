@@ -180,6 +180,39 @@ def test_a_resumed_loop_gives_the_same_weights(network):
         assert value.equal(again.state_dict()[name]), name
 
 
+LOWER = {  # precision that a user has lowered
+    "bf16 products": lambda: setattr(torch.backends.mkldnn.matmul, "fp32_precision", "bf16"),
+    "TF32": lambda: torch.set_float32_matmul_precision("high"),
+    "nothing": lambda: None,
+}
+
+
+@pytest.mark.parametrize("lower", LOWER.values(), ids=LOWER)
+def test_the_cut_is_compared_in_full_precision_and_settings_come_back(lower, network):
+    backends = torch.backends
+    places = (backends.cudnn.conv, backends.cuda.matmul, backends.mkldnn.conv, backends.mkldnn.matmul)
+    before = [place.fp32_precision for place in places]
+    pruner, seen = L1(network, EXAMPLE, speedup=1.5), []
+    try:
+        lower()
+        lowered = [place.fp32_precision for place in places]
+        network.register_forward_hook(
+            lambda *_: seen.append([*(place.fp32_precision for place in places), torch.is_autocast_enabled("cpu")])
+        )
+        with torch.autocast("cpu", torch.bfloat16):
+            pruner.cut()
+        assert seen == [[*["ieee"] * 4, False]] * 2  # masked, cut
+        assert [place.fp32_precision for place in places] == lowered
+    finally:
+        for place, precision in zip(places, before, strict=True):
+            place.fp32_precision = precision
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_network_in_another_precision_is_cut(dtype, network):
+    assert L1(network.to(dtype), EXAMPLE.to(dtype), speedup=1.5).cut().up.out_channels < 16
+
+
 def test_l1_cuts_at_once(network):
     assert L1(network, EXAMPLE, ratios={"up": 0.5}).cut() is network
     assert (network.up.out_channels, network.fc1.out_features) == (8, 16)

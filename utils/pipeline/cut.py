@@ -1,13 +1,9 @@
 """Make and verify the cut of a run, and measure accuracy before and after it."""
 
 import logging
-from collections.abc import Callable
-
-import torch
-from torch import Tensor, nn
 
 from model import reinitialize
-from pruner import Pruner, WeightMasks, cut, masked_outputs
+from pruner import CutMismatchError, Pruner, WeightMasks, cut_and_compare
 from utils.checkpoint.paths import LATEST
 from utils.engine.evaluate import evaluate, reestimated_acc1
 from utils.engine.precision import to_memory_format
@@ -17,12 +13,7 @@ from utils.pipeline.probes import jacobian_singular_values, noisy_ensemble_acc1
 
 log = logging.getLogger("pruning")
 N_VERIFIED = 64  # images for the comparison of the cut with the masked network
-TOLERANCE = 1e-4  # of their outputs, relative to the largest; 1e-5 is usual, trained networks sometimes exceed it
 MAX_LOSS_WITHOUT_NOTICE = 1.0  # points of re-estimated accuracy
-
-
-class CutMismatchError(ArithmeticError):
-    """The outputs of the cut network differ from those of the masked one."""
 
 
 def cut_and_measure(job: Job, pruner: Pruner) -> None:
@@ -58,10 +49,11 @@ def _cut(job: Job, pruner: Pruner) -> None:
     model, kind, kept = job.model, job.planned.plan.kind, pruner.kept()
     images = next(iter(job.data.test_batches())).images[:N_VERIFIED]
     structure = job.planned.structure
-    expected = compute_outputs(model, lambda: masked_outputs(model, kept, kind, structure, images))
-    masks = cut(model, kept, kind, structure)
+    try:
+        masks = cut_and_compare(model, kept, kind, structure, images)
+    except CutMismatchError as error:
+        raise CutMismatchError(f"{error}; the cut network is not saved. Please report this with the command") from None
     to_memory_format(model, job.options)
-    verify_outputs(compute_outputs(model, lambda: model(images)), expected)
     job.run.set_pruned({} if masks else kept, masks)
 
 
@@ -107,29 +99,3 @@ def save_before_finetuning(job: Job) -> None:
     names = ["checkpoint_best"] * (not job.options.epochs) + ["checkpoint_just_finished_prune", LATEST]
     job.run.save_pruned(job.model)
     job.run.save(*names, phase="finetune", step=0, model=job.model)
-
-
-@torch.no_grad()
-def compute_outputs(model: nn.Module, compute: Callable[[], Tensor]) -> Tensor:
-    """Return the result of `compute`, with `model` in eval mode and without TF32."""
-    training = model.training
-    model.eval()
-    with torch.backends.cudnn.flags(allow_tf32=False):
-        outputs = compute()
-    model.train(training)
-    return outputs
-
-
-def verify_outputs(outputs: Tensor, expected: Tensor) -> None:
-    """Verify that the outputs of the cut network equal those of the masked one, up to ``TOLERANCE``.
-
-    Raises:
-        CutMismatchError: they differ.
-    """
-    difference = ((outputs - expected).abs().max() / expected.abs().max().clamp_min(1e-30)).item()
-    if not difference <= TOLERANCE:
-        raise CutMismatchError(
-            f"the cut is wrong: outputs differ from the masked network's by {difference:.1e} of the largest; "
-            "the cut network is not saved. Please report this with the command"
-        )
-    log.info("cut: outputs equal the masked network's to %.1e of the largest", difference)
