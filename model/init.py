@@ -1,22 +1,54 @@
 """Re-initialization of a network."""
 
+from collections.abc import Callable, Iterator
+
+import torch
 from torch import nn
 
+_Layer = nn.Linear | nn.modules.conv._ConvNd
 
-def reinitialize(model: nn.Module, how: str) -> None:
-    """Re-initialize `model` in place.
 
-    Args:
-        how: ``orth``: orthogonal weights, all else as it is. Anything else: Kaiming-normal weights, zero biases
-            and fresh batch-norm, which makes what follows a training of the small network from scratch.
-    """
+def initialize(model: nn.Module) -> None:
+    """Give `model` Kaiming-normal weights, zero biases and fresh norms, in place; other parameters stay."""
     for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            if how == "orth":
-                nn.init.orthogonal_(module.weight)
-                continue
+        if isinstance(module, _Layer):
             nn.init.kaiming_normal_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.BatchNorm2d) and how != "orth":
-            module.reset_parameters()
+        elif reset := _reset_of(module):
+            reset()
+
+
+def reinitialize(model: nn.Module, how: str, build: Callable[[], nn.Module]) -> None:
+    """Re-initialize `model` in place.
+
+    Args:
+        how: ``orth``: orthogonal weights, all else as it is. Anything else: as ``initialize``, which makes what follows
+            a training of the small network from scratch.
+        build: makes the dense network with new weights, for parameters that only it initializes: class tokens, layer
+            scales, position embeddings.
+    """
+    if how == "orth":
+        for module in model.modules():
+            if isinstance(module, _Layer):
+                nn.init.orthogonal_(module.weight)
+        return
+    initialize(model)
+    if own := dict(_own_parameters(model)):
+        new = dict(build().named_parameters())
+        with torch.no_grad():
+            for name, parameter in own.items():  # of the shape of the cut network
+                parameter.copy_(new[name][tuple(slice(n) for n in parameter.shape)])
+
+
+def _reset_of(module: nn.Module) -> Callable[[], None] | None:
+    """Return the method of norms, embeddings and attention that initializes their own parameters."""
+    return getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+
+
+def _own_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield the parameters that ``initialize`` leaves as they are, with their names."""
+    for prefix, module in model.named_modules():
+        if not isinstance(module, _Layer) and not _reset_of(module):
+            for name, parameter in module.named_parameters(recurse=False):
+                yield f"{prefix}.{name}" if prefix else name, parameter

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from .init import reinitialize
+from .init import initialize
 
 # Filters per conv; "M" is a 2×2 max-pool (Simonyan and Zisserman 2015, table 1).
 WIDTHS: dict[int, tuple[int | str, ...]] = {
@@ -26,7 +26,7 @@ class VGG(nn.Module):
                 in_channels = width
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Linear(in_channels, num_classes)
-        reinitialize(self, "kaiming")  # by fan-in, the classifier too, zero biases: the original's start
+        initialize(self)  # by fan-in, the classifier too, zero biases: the original's start
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.features(x).mean(dim=(2, 3)))

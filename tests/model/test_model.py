@@ -175,7 +175,7 @@ def test_orthogonal_reinitialization_changes_only_weights():
     model = door.build_model("vgg11", 10, 3, 32)
     model(torch.randn(4, 3, 32, 32))
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    door.reinitialize(model, "orth")
+    door.reinitialize(model, "orth", lambda: model)
     weights = {f"{layer.name}.weight" for layer in layers_of(model)}
     assert {key for key, value in model.state_dict().items() if not value.equal(before[key])} == weights
     for key in weights:
@@ -190,7 +190,7 @@ def test_any_other_reinitialization_resets_all_parameters():
     model(torch.randn(4, 3, 32, 32))
     before = {key: value.clone() for key, value in model.state_dict().items()}
     nn.init.ones_(model.classifier.bias)
-    door.reinitialize(model, "pth_reset")
+    door.reinitialize(model, "pth_reset", lambda: model)
     for name, module in model.named_modules():
         if isinstance(module, nn.BatchNorm2d):
             assert (module.weight == 1).all()
@@ -202,6 +202,15 @@ def test_any_other_reinitialization_resets_all_parameters():
             fan_in = module.weight[0].numel()
             assert module.weight.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.1)
     assert not model.classifier.bias.any()
+
+
+@pytest.mark.parametrize("arch", ["convnext_tiny", "swin_t", "vit_b_16", "regnet_y_400mf", "googlenet"])
+def test_reinitialization_leaves_no_trained_parameter(arch):
+    model = door.build_model(arch, 10, 3, 224)
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, 77.0)
+    door.reinitialize(model, "kaiming", lambda: door.build_model(arch, 10, 3, 224))
+    assert [name for name, parameter in model.named_parameters() if (parameter == 77.0).any()] == []
 
 
 @pytest.mark.parametrize("method", ["none", "L1"])
@@ -421,7 +430,7 @@ MISFITS = {
     "fewer dimensions": (WEIGHT, torch.ones(5, 9), "features.0.weight (5, 9)"),
     "no dimensions": (WEIGHT, torch.tensor(1.0), "features.0.weight ()"),
     "filters without their batch-norm": (WEIGHT, torch.ones(6, 1, 3, 3), "do not fit each other"),
-    "batch-norm of two lengths": (VARIANCE, torch.ones(6), "features.1.running_var (6,)"),
+    "batch-norm of two lengths": (VARIANCE, torch.ones(6), "running_var should contain 5 elements not 6"),
     "channels that nothing makes": ("model/features.4.weight", torch.ones(128, 7, 3, 3), "do not fit each other"),
     "another number of classes": ("data/classes", 5, "4 outputs for 5 classes"),
     "fewer outputs than classes": (

@@ -2,7 +2,7 @@
 
 import logging
 
-from model import reinitialize
+from model import build_model, reinitialize
 from pruner import CutMismatchError, Pruner, WeightMasks, cut_and_compare
 from utils.checkpoint.paths import LATEST
 from utils.engine.evaluate import evaluate, reestimated_acc1
@@ -31,7 +31,8 @@ def cut_and_measure(job: Job, pruner: Pruner) -> None:
             run.record.pruning.latency["cut"] = measure_latency(job.model, spec.channels, spec.size)
         _probe(job)
     if options.reinit and "reinit" not in pruner.ignores:
-        reinitialize(job.model, options.reinit)
+        arguments = (options.arch, spec.classes, spec.channels, spec.size, not options.not_use_bn)
+        reinitialize(job.model, options.reinit, lambda: build_model(*arguments))
         WeightMasks(job.model, run.masks).after_step()  # mask the new weights, too
 
 
