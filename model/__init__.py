@@ -5,7 +5,17 @@ from .cost import Cost, cost_of, example
 from .foreign import Preprocessing, check_foreign, is_timm, preprocessing_of, pretrained_foreign, runs_file
 from .init import reinitialize
 from .pretrained import pretrained_state, weights_of
-from .rebuild import add_biases, check_fit, check_forward, check_network, check_tensors, fit_to, load_pruned, rebuild
+from .rebuild import (
+    add_biases,
+    check_fit,
+    check_forward,
+    check_network,
+    check_tensors,
+    check_values,
+    fit_to,
+    load_pruned,
+    rebuild,
+)
 
 __all__ = [
     "ARCHS",
@@ -21,6 +31,7 @@ __all__ = [
     "check_forward",
     "check_network",
     "check_tensors",
+    "check_values",
     "cost_of",
     "example",
     "fit_to",

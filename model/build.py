@@ -80,7 +80,12 @@ def build_on_meta(arch: str, num_classes: int, in_channels: int, image_size: int
     if arch in ARCHS and not arch.startswith("regnet"):  # torchvision computes RegNets' widths by tensors
         with torch.device("meta"):
             return build_model(*arguments)
-    return build_model(*arguments).to("meta")
+    swaps = torch.__future__.get_swap_module_params_on_conversion()
+    torch.__future__.set_swap_module_params_on_conversion(True)  # else tied parameters part
+    try:
+        return build_model(*arguments).to("meta")
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(swaps)
 
 
 def _read_channels(model: nn.Module, in_channels: int) -> None:

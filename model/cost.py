@@ -31,11 +31,12 @@ def cost_of(model: nn.Module, channels: int, size: int) -> Cost:
     Raises:
         ValueError: the network cannot take such an image.
     """
-    counted = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    layers = (m for m in model.modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd))
+    counted = {p for layer in layers for p in layer.parameters(recurse=False)}  # tied ones once
     widths = tuple(
         module.out_channels
         for name, module in model.named_modules()
-        if isinstance(module, nn.Conv2d) and "downsample" not in name
+        if isinstance(module, nn.modules.conv._ConvNd) and "downsample" not in name
     )
     training = model.training
     model.eval()
@@ -48,7 +49,7 @@ def cost_of(model: nn.Module, channels: int, size: int) -> Cost:
             ) from None
     model.train(training)
     return Cost(
-        params=sum(p.numel() for m in counted for p in m.parameters(recurse=False)),
+        params=sum(p.numel() for p in counted),
         params_with_bn=sum(p.numel() for p in model.parameters()),
         flops=sum(counter.get_flop_counts().get("Global", {}).get(op, 0) for op in COUNTED),
         widths=widths,

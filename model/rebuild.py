@@ -15,38 +15,47 @@ _OTHERS = (
     "weights of other tools: build_model(...).load_state_dict(...)"
 )
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-WHOLE = ("num_batches_tracked", "relative_position_index")  # buffers of whole numbers: batch-norm's, Swin's
+OF_LAYERS = ("weight", "bias", "running_mean", "running_var")  # ends of names
 
 
 def fit_to(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
-    """Give each conv, linear and batch-norm layer of `model` the widths of its weight in `state`, in place.
+    """Give the parameters and buffers of `model` the shapes that they have in `state`, in place.
 
-    A pruned network is its dense one with smaller layers, so the shapes of its weights say all there is to
-    say, and rebuilding needs neither the masks of the cut nor the library that made it. Only layers that can
-    have come of pruning are touched: no wider than they are, and as deep.
+    A pruned network is its dense one with smaller tensors, so the shapes say all there is to say, and rebuilding needs
+    neither the masks of the cut nor the library that made it. Only what can have come of pruning is touched: no larger
+    than it is, with as many dimensions.
     """
-    for name, module in model.named_modules():
-        weight = state.get(f"{name}.weight")
-        if weight is None or not hasattr(module, "weight") or weight.shape == module.weight.shape:
-            continue
-        if weight.ndim != module.weight.ndim or not all(
-            0 < a <= b for a, b in zip(weight.shape, module.weight.shape, strict=True)
-        ):
-            continue
-        if isinstance(module, nn.Conv2d):
-            if module.groups > 1:  # filters per group stay
-                module.groups = module.groups * weight.shape[0] // module.out_channels
-            module.out_channels, module.in_channels = weight.shape[0], weight.shape[1] * module.groups
-        elif isinstance(module, nn.Linear):
-            module.out_features, module.in_features = weight.shape
-        elif isinstance(module, nn.BatchNorm2d):
-            module.num_features = weight.shape[0]
-        for key, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
-            if tensor.ndim and f"{name}.{key}" in state:  # all but batch-norm's count of batches
-                shape = weight.shape if key == "weight" else weight.shape[:1]
-                empty = torch.empty(shape, dtype=tensor.dtype, device=tensor.device)
-                setattr(module, key, nn.Parameter(empty) if isinstance(tensor, nn.Parameter) else empty)
+    empty: dict[int, Tensor] = {}  # of tied tensors one stays one
+    for prefix, module in model.named_modules():
+        before = getattr(module, "weight", None)
+        for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            saved = state.get(f"{prefix}.{name}" if prefix else name)
+            if saved is None or not _is_smaller(saved.shape, tensor.shape):
+                continue
+            if id(tensor) not in empty:
+                new = torch.empty(saved.shape, dtype=tensor.dtype, device=tensor.device)
+                empty[id(tensor)] = nn.Parameter(new) if isinstance(tensor, nn.Parameter) else new
+            setattr(module, name, empty[id(tensor)])
+        if before is not getattr(module, "weight", None) or isinstance(module, nn.modules.batchnorm._BatchNorm):
+            _set_sizes(module, before)
     return model
+
+
+def _is_smaller(shape: torch.Size, than: torch.Size) -> bool:
+    return shape != than and len(shape) == len(than) and all(0 < a <= b for a, b in zip(shape, than, strict=True))
+
+
+def _set_sizes(module: nn.Module, before: Tensor | None) -> None:
+    """Set the sizes that a layer states to those of its weight, which was `before`."""
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        if module.groups > 1 and before is not None:  # filters per group stay
+            module.groups = module.groups * module.weight.shape[0] // before.shape[0]
+        module.out_channels, module.in_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
+    elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+        sized = module.weight if module.weight is not None else module.running_mean
+        module.num_features = module.num_features if sized is None else len(sized)
 
 
 def add_biases(model: nn.Module, state: dict[str, Tensor]) -> None:
@@ -85,35 +94,63 @@ def check_fit(own: dict[str, Tensor], state: dict[str, Tensor], source: object) 
 
 
 def check_tensors(state: dict[str, Tensor], source: object) -> None:
-    """Check that weights and buffers are finite in float32.
+    """Check what holds of the tensors of any network; of one's own, ``check_values`` checks the rest.
 
     Raises:
-        ValueError: one is not dense, not floating-point, not finite in float32, or a negative variance; names it.
+        ValueError: one is not dense; or a weight, bias or running statistic is not floating-point, not finite in
+            float32, or a negative variance; names it.
     """
     for name, value in state.items():
-        wrong = _wrong_type(name, value) or _wrong_values(name, value)
+        wrong = _wrong_form(value) or (_wrong_values(name, value) if name.endswith(OF_LAYERS) else None)
         if wrong:
             raise ValueError(f"{source}: {name} {wrong}")
 
 
-def _wrong_type(name: str, value: Tensor) -> str | None:
-    kind = str(value.dtype).removeprefix("torch.")
+def check_values(model: nn.Module, state: dict[str, Tensor], source: object) -> None:
+    """Check that each tensor of `state` can become the one of `model` with its name; all of these names are known.
+
+    Raises:
+        ValueError: numbers of another kind, or a parameter that is not finite in float32; names it.
+    """
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    for name, own in model.state_dict().items():
+        value = state.get(name, own)
+        counts = name.endswith("num_batches_tracked")  # averaged over checkpoints they may have become fractions
+        wrong = None
+        if _kind(value) != _kind(own) and not counts:
+            wrong = f"holds {_dtype(value)} numbers; the network's are {_dtype(own)}"
+        elif name in parameters and value.is_floating_point():
+            wrong = _wrong_values(name, value)
+        if wrong:
+            raise ValueError(f"{source}: {name} {wrong}")
+
+
+def _dtype(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
+
+
+def _kind(value: Tensor) -> str:
+    if value.is_floating_point() or value.is_complex():
+        return "complex" if value.is_complex() else "float"
+    return "bool" if value.dtype == torch.bool else "whole"
+
+
+def _wrong_form(value: Tensor) -> str | None:
     if value.is_meta:
         return "has a shape but no values"
     if value.layout != torch.strided or value.is_nested:
         return f"is a {'nested' if value.is_nested else value.layout} tensor, not a dense one"
     if value.is_quantized:
-        return f"is quantized ({kind}); the network's are float32: save it before it is quantized"
-    if value.is_complex():
-        return f"holds complex numbers ({kind}); the network's are float32"
-    whole = value.dtype in (torch.int64, torch.int32)
-    if value.dtype not in FLOATS and not (whole and name.endswith(WHOLE)):
-        return f"holds {kind} numbers; the network's are float32"
+        return f"is quantized ({_dtype(value)}); the network's are float32: save it before it is quantized"
     return None
 
 
 def _wrong_values(name: str, value: Tensor) -> str | None:
-    values = value.float() if value.dtype in FLOATS else value
+    if value.is_complex():
+        return f"holds complex numbers ({_dtype(value)}); the network's are float32"
+    if value.dtype not in FLOATS:
+        return f"holds {_dtype(value)} numbers; the network's are float32"
+    values = value.float()
     infinite = int((~values.isfinite()).sum())
     if infinite:
         return f"is not finite in {infinite} of {values.numel()} values"
@@ -241,8 +278,10 @@ def rebuild(saved: dict, source: object = "the checkpoint", network: nn.Module |
         key: value if is_auxiliary(key) else torch.zeros(value.shape, dtype=value.dtype)
         for key, value in lacking.items()
     }
-    values = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
-    model.load_state_dict(counts | values, assign=True)
+    check_values(model, state, source)
+    values = {key: value.to(own[key].dtype) for key, value in state.items()}
+    # Tied parameters stay tied only where they are not assigned; those without values have to be.
+    model.load_state_dict(counts | values, assign=any(value.is_meta for value in own.values()))
     return model
 
 

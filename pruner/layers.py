@@ -72,8 +72,10 @@ def layers_of(model: nn.Module) -> list[Layer]:
         ValueError: the network is of a form whose layers have no addresses.
     """
     modules: Modules = {n: m for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
-    if any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in modules.values()):
-        raise ValueError(f"{type(model).__name__} with grouped convs has no addresses to prune by; {_which_can()}")
+    convs = [m for m in model.modules() if isinstance(m, nn.modules.conv._ConvNd)]
+    if any(m.groups > 1 or not isinstance(m, nn.Conv2d) for m in convs):
+        kinds = "grouped, 1d, 3d or transposed convs"
+        raise ValueError(f"{type(model).__name__} with {kinds} has no addresses to prune by; {_which_can()}")
     if _is_single_branch(model, modules):
         return _chain(modules)
     if any(BLOCK_CONV.fullmatch(name) for name in modules):

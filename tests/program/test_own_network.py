@@ -68,6 +68,93 @@ def test_a_user_network_is_pruned_evaluated_resumed_and_loaded(own, monkeypatch)
     assert pruned(torch.zeros(2, 1, 16, 16)).shape == (2, 6)
 
 
+UNUSUAL = """
+import torch
+from torch import nn
+import torch.nn.functional as F
+
+class Net(nn.Module):
+    def __init__(self, num_classes, *layers, **buffers):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 8, 3), *layers, nn.Conv2d(8, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+        self.head = nn.Linear(8, num_classes)
+        for name, value in buffers.items():
+            self.register_buffer(name, value)
+
+    def forward(self, x):
+        return self.head(self.body(x).flatten(1))
+
+class OwnBatchNorm(nn.Module):
+    def __init__(self, n):
+        super().__init__()
+        self.scale, self.shift = nn.Parameter(torch.ones(n)), nn.Parameter(torch.zeros(n))
+        self.register_buffer("mean", torch.zeros(n))
+        self.register_buffer("var", torch.ones(n))
+
+    def forward(self, x):
+        return F.batch_norm(x, self.mean, self.var, self.scale, self.shift, self.training)
+
+class Ordered(Net):
+    def forward(self, x):
+        return (super().forward(x) + self.mask.max())[:, self.order]
+
+class Series(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv1d(16, 8, 3), nn.ReLU(), nn.Conv1d(8, 8, 3), nn.Conv1d(8, 8, 3, groups=8),
+            nn.BatchNorm1d(8, affine=False), nn.ReLU(),
+            nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, num_classes),
+        )
+
+    def forward(self, x):
+        return self.layers(x.squeeze(1))
+
+class Tied(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.stem, self.one = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 1, bias=False)
+        self.two = nn.Conv2d(8, 8, 1, bias=False)
+        self.two.weight = self.one.weight
+        self.up, self.down, self.head = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3), nn.Linear(8, num_classes)
+
+    def forward(self, x):
+        x = F.relu(self.stem(x))
+        x = x + self.two(F.relu(self.one(x)))
+        return self.head(self.down(F.relu(self.up(x))).mean((2, 3)))
+
+def no_affine(num_classes): return Net(num_classes, nn.BatchNorm2d(8, affine=False))
+def no_statistics(num_classes): return Net(num_classes, nn.BatchNorm2d(8, track_running_stats=False))
+def own_norm(num_classes): return Net(num_classes, OwnBatchNorm(8))
+def buffers(num_classes):
+    mask, used = torch.tensor([0, -torch.inf]), torch.tensor([True, False])
+    return Ordered(num_classes, order=torch.arange(num_classes), mask=mask, used=used)
+series, tied = Series, Tied
+"""
+
+
+@pytest.mark.parametrize("name", ["no_affine", "no_statistics", "own_norm", "buffers", "series", "tied"])
+def test_every_file_of_an_unusual_network_can_be_read(name, own):
+    folder, words = own
+    (folder / "nets.py").write_text(UNUSUAL)
+    arch = ["--arch", f"nets.py:{name}"]
+    at = words.index("--ratios")
+    words[at : at + 2] = ["--speedup", "1.3"]
+    ran = run_program(folder, *words, *arch)
+    assert ran.code == 0, ran.err
+    evaluate = ["--evaluate", *arch, "--data_path", folder / "images", "--base_model_path", ran.weights("pruned_model")]
+    evaluated = run_program(folder, *evaluate)
+    assert evaluated.code == 0, evaluated.err
+    assert f"{ran.report['acc1_last']:.2f}" in evaluated.out
+    assert f"{ran.report['params_after']:,}" in evaluated.out
+    resumed = run_program(folder, "--resume_path", ran.run_dir, "--epochs", "2", *arch)
+    assert resumed.code == 0, resumed.err
+    saved = resumed.load("checkpoint")
+    assert len(saved["record"]["tuned"]["acc1"]) == 2
+    if name == "tied":
+        assert saved["model"]["one.weight"].equal(saved["model"]["two.weight"])
+
+
 def test_numbers_and_filters_are_inherited_by_a_network_without_addresses(own):
     folder, words = own
     first = run_program(folder / "first", *words[:5], f"{folder}/nets.py:small", *words[6:])

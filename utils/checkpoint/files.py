@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model import check_fit, check_tensors
+from model import check_fit, check_tensors, check_values
 from utils.checkpoint.atomic import atomic_write
 from utils.checkpoint.external import read_pickled, read_plain, read_safetensors
 from utils.checkpoint.state import VERSION, Checkpoint, ExternalWeights
@@ -116,4 +116,5 @@ def load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> Non
     """
     check_fit(model.state_dict(), state, source)
     check_tensors(state, source)
+    check_values(model, state, source)
     model.load_state_dict(state, strict=False)

@@ -168,7 +168,8 @@ class TrainingMonitor:
             DivergedError: a loss or a weight is not finite.
         """
         self._check_losses()
-        values = [v for v in self.model.state_dict().values() if v.is_floating_point()]
+        statistics = (b for name, b in self.model.named_buffers() if name.endswith(("running_mean", "running_var")))
+        values = [v for v in (*self.model.parameters(), *statistics) if v.is_floating_point()]
         if not torch.stack([v.isfinite().all() for v in values]).all():
             raise DivergedError(f"weights are not finite after step {self._last_step}; try a lower learning rate")
 
