@@ -14,7 +14,7 @@ if __name__ == "__main__":  # run as a file, from anywhere
 
 from scripts.evidence.command_line import Parser, print_out
 from utils.checkpoint.validation import read_report
-from utils.reporting.comparison import columns_of, comparison_csv, comparison_table
+from utils.reporting.comparison import columns_of, comparison_csv, comparison_table, same_seeds
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -38,6 +38,8 @@ def main(argv: list[str] | None = None) -> int:
         if not reports:
             raise ValueError("none of these runs has finished")
         columns = columns_of(reports, args.mean)
+        for text in same_seeds(columns):
+            print(f"notice: {text}", file=sys.stderr)
         print_out(comparison_csv(columns) if args.csv else comparison_table(columns))
     except ValueError as error:
         parser.error(str(error))

@@ -148,6 +148,8 @@ def test_the_report_has_every_metric_of_a_table(ran):
     assert (report["seed"], report["dataset"], report["wg"], report["device"]) == (3, "npz", "filter", "cpu")
     assert report["data_name"] in ("small", "of_32_px")
     assert report["torch_version"] == torch.__version__
+    assert {"seed", "lr_ft", "batch_size", "epochs"} <= report["settings"].keys()
+    assert not {"data_path", "base_model_path", "workers", "momentum"} & report["settings"].keys()
     assert report["acc1_base"] is None
     assert report["acc1_last"] == report["acc1_best"]
     assert report["best_epoch"] == 0

@@ -66,6 +66,25 @@ def test_means_are_over_seeds_with_the_sample_deviation(run, capsys):
     assert "0, 1, 2" in "\n".join(lines)
 
 
+def test_runs_that_differ_in_any_setting_have_no_mean_in_common(run, capsys):
+    settings = [{}, {"speedup": 1.9}, {"speedup": 1.9, "pick_pruned": "max"}, {"speedup": 1.9, "pick_pruned": "max"}]
+    runs = [run(f"r{i}", method="L1", seed=i, settings=more | {"seed": i}) for i, more in enumerate(settings)]
+    lines = table_of(capsys, "--mean", *runs)
+    assert lines[0].split() == ["L1", "L1", "L1"]
+    assert "pick_pruned=default  pick_pruned=default  pick_pruned=max" in "  ".join(lines[1].split())
+    assert "speedup=default  speedup=1.9  speedup=1.9" in "  ".join(lines[2].split())
+
+
+def test_settings_of_one_method_are_not_compared_with_those_of_another(run, capsys):
+    runs = [run("a", method="L1", settings={}), run("b", method="GReg-1", settings={"prune_steps": 600})]
+    assert "prune_steps" not in "".join(table_of(capsys, *runs))
+
+
+def test_a_seed_that_a_mean_has_twice_is_named(run, capsys):
+    assert compare.main(["--mean", run("a"), run("b")]) == 0
+    assert "2 runs, but 1 seeds" in capsys.readouterr().err
+
+
 def test_csv_has_a_row_per_run_in_full_precision(run, capsys):
     compare.main(["--csv", run("a", acc1_best=81.23456789, seed=1), run("b", acc1_best=70.0, seed=2)])
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))

@@ -121,7 +121,7 @@ _REPORT = Keys(
     },
     {
         "latency": {str: {str: _ACCURACY}}, "sparsity": _number, "pruned_weights": _count, "prunable_weights": _count,
-        "device": str, "torch_version": str,
+        "device": str, "torch_version": str, "settings": dict,
         **{f"acc5_{name}": _OPTIONAL for name in ("base", "before_cut", "after_cut", "best", "last")},
         **{f"acc1_{name}_bn": _OPTIONAL for name in ("before_cut", "after_cut")},
     },

@@ -364,6 +364,19 @@ def stored_defaults() -> dict[str, Any]:
     return {f.name: f.default for f in fields(Options) if not f.metadata.get("of_command")}
 
 
+def typed_settings(options: Options) -> dict[str, Any]:
+    """Return plain values of the settings that change the result and are not at their defaults, files left out."""
+    values = to_plain(options)
+    return {
+        f.name: values[f.name]
+        for f in fields(Options)
+        if f.name in values
+        and getattr(options, f.name) != f.default
+        and (f.name == "epochs" or not f.metadata.get("free"))
+        and f.metadata["parse"] is not path
+    }
+
+
 def from_plain(values: dict[str, Any]) -> dict[str, str]:
     """Convert a result of ``to_plain`` to text; keys that are not stored settings are left out."""
     return {key: str(value) for key, value in values.items() if key in stored_defaults() and value is not None}

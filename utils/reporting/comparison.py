@@ -12,6 +12,7 @@ from utils.reporting.tables import COST_CONVENTION
 
 Report = dict[str, Any]
 SETTINGS = ("arch", "data_name", "train_images", "wg", "stage_pr", "ratios", "penalize", "base_model", "amp", "seed")
+NAMED_OTHERWISE = ("method", "dataset")  # in ``settings`` of a report
 
 
 def _steps(*phases: str) -> Callable[[Report], int]:
@@ -61,9 +62,10 @@ class Column:
 def columns_of(reports: list[Report], mean: bool = False) -> list[Column]:
     """Make a column per run or, with `mean`, per group of runs that differ only in seed; sorted by start time."""
     reports = sorted(reports, key=lambda report: report["run_dir"][-15:])
+    names = [name for name in _names(reports) if name != "seed"]
     groups: dict[tuple, list[Report]] = {}
     for i, report in enumerate(reports):
-        key = tuple(str(report.get(name)) for name in ("method", *SETTINGS) if name != "seed")
+        key = (report["method"], *(str(_setting(report, name)) for name in names))
         groups.setdefault(key if mean else (i,), []).append(report)
     titles = [_title(group[0], reports, mean) for group in groups.values()]
     return [
@@ -73,11 +75,31 @@ def columns_of(reports: list[Report], mean: bool = False) -> list[Column]:
     ]
 
 
+def same_seeds(columns: list[Column]) -> list[str]:
+    """Return a notice for each mean that has a seed more than once."""
+    return [
+        f"{' '.join(column.title)}: {len(column.reports)} runs, but {n_seeds} seeds; they may differ in what their "
+        "reports do not have"
+        for column in columns
+        if (n_seeds := len({report["seed"] for report in column.reports})) < len(column.reports)
+    ]
+
+
+def _names(reports: list[Report]) -> list[str]:
+    """Return the names of all settings that runs may differ in."""
+    more = {name for report in reports for name in report.get("settings", {})}
+    return [*SETTINGS, *sorted(more - {*SETTINGS, *NAMED_OTHERWISE})]
+
+
+def _setting(report: Report, name: str) -> Any:
+    return report.get(name) if name in SETTINGS else report.get("settings", {}).get(name, "default")
+
+
 def _title(report: Report, reports: list[Report], mean: bool) -> tuple[str, ...]:
     others = [other for other in reports if bool(other["pruned"]) == bool(report["pruned"])]
     differing = [
-        f"{name}={_shorten(report.get(name))}"
-        for name in SETTINGS
+        f"{name}={_shorten(_setting(report, name))}"
+        for name in _names(reports)
         if _differs(name, report, others) and not (mean and name == "seed")
     ]
     return (report["method"] if report["pruned"] else "base", *differing)
@@ -86,7 +108,9 @@ def _title(report: Report, reports: list[Report], mean: bool) -> tuple[str, ...]
 def _differs(name: str, report: Report, others: list[Report]) -> bool:
     if name == "penalize":  # L1 has no penalty
         others = [other for other in others if other.get(name)]
-    return report in others and len({str(other.get(name)) for other in others}) > 1
+    if name not in SETTINGS:  # methods have settings of their own
+        others = [other for other in others if other["method"] == report["method"]]
+    return report in others and len({str(_setting(other, name)) for other in others}) > 1
 
 
 def _shorten(value: Any) -> str:
