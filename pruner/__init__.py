@@ -12,7 +12,7 @@ from .hooks import Hooks, NoHooks, WeightMasks
 from .l1 import L1
 from .loop import Settings
 from .oracle import Oracle
-from .plan import LayerAddresses, Plan, StageRatios, inherit_plan, keep_all, make_plan, skipped_addresses
+from .plan import LayerAddresses, Plan, StageRatios, inherit_plan, keep_all, make_plan, plan_of_cut, skipped_addresses
 from .proof import CutMismatchError, ProofError, cut_and_compare, prove
 from .schedule import Schedule
 from .short_schedule import short_schedule
@@ -44,6 +44,7 @@ __all__ = [
     "inherit_plan",
     "keep_all",
     "make_plan",
+    "plan_of_cut",
     "prove",
     "short_schedule",
     "shrunk_copy",

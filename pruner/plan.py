@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
@@ -193,6 +193,27 @@ def inherit_plan(layers: list[Layer], kind: str, kept: dict[str, Tensor], source
             raise ValueError(f"{source} has pruned {name} of {len(mask)} {kind}s, which this network lacks")
     pruned = {name: len(mask) - int(mask.sum()) for name, mask in kept.items()}
     return Plan(kind, tuple(PlannedLayer(layer, sizes[layer.name], pruned.get(layer.name, 0)) for layer in layers))
+
+
+def plan_of_cut(layers: list[Layer], kind: str, shapes: Mapping[str, Sequence[int]], source: str) -> Plan:
+    """Make the plan that leads from the dense network to a cut one, which may have been pruned several times.
+
+    Args:
+        kind: ``filter`` or ``channel``.
+        shapes: of the cut network's tensors, by name.
+        source: its file, for the error.
+
+    Raises:
+        ValueError: `shapes` are of another network.
+    """
+    planned = []
+    for layer in layers:
+        left = shapes.get(f"{layer.name}.weight", ())[kind == "channel" :][:1]
+        n, width = layer.count(kind), layer.width_of(kind)
+        if not left or not 0 < left[0] <= n * width:
+            raise ValueError(f"{source} has {left[0] if left else 'no'} {kind}s in {layer.name}; this network has {n}")
+        planned.append(PlannedLayer(layer, n, n - left[0] // width if kind in layer.prunable else 0))
+    return Plan(kind, tuple(planned))
 
 
 def _by_stage(layers: list[Layer], ratios: Ratios) -> Mapping[int, Decimal]:

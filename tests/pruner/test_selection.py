@@ -210,6 +210,24 @@ def test_a_candidates_loss_is_that_before_fine_tuning(base):
     assert evaluate(candidate, data.train_once())["loss"] != loss
 
 
+@pytest.mark.parametrize("second", ["[1:0.5]", "[0:0.5]", "[0:0.2,1:0.3,2:0.4]"])
+@pytest.mark.parametrize("kinds", [("filter", "filter"), ("filter", "channel"), ("channel", "filter")], ids="-".join)
+def test_a_network_pruned_twice_is_fine_tuned_with_the_costs_that_it_has(prune, kinds, second):
+    if kinds[1] == "channel":
+        second = second.replace("0:", "3:")
+    first = prune("--method", "L1", "--wg", kinds[0], *CUT)
+    pruned_again = ("--method", "L1", "--wg", kinds[1], "--stage_pr", second)
+    twice = prune(*pruned_again, start=first.weights("pruned_model"))
+    file = twice.weights("pruned_model")
+    again = prune("--method", "L1", "--wg", kinds[1], "--directly_ft_weights", file)
+    for cost in ("params", "params_with_bn", "flops"):
+        assert again.report[f"{cost}_after"] == twice.report[f"{cost}_after"]
+        assert again.report[f"{cost}_before"] == first.report[f"{cost}_before"]
+    resumed = run_program(again.cwd, "--resume_path", again.run_dir, "--epochs", "1")
+    assert resumed.code == 0, resumed.err
+    assert resumed.report["flops_after"] == twice.report["flops_after"]
+
+
 @pytest.mark.parametrize("kind", ["filter", "weight"])
 def test_directly_ft_weights_fine_tunes_any_kind(prune, kind):
     first = prune("--method", "L1", "--wg", kind, *CUT)

@@ -1,5 +1,6 @@
 """Plan a run and its costs on the meta device."""
 
+import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from data import DataSpec
 from model import build_on_meta, fit_to, is_timm, weights_of
 from model.cost import Cost, cost_of, example
-from pruner import PRUNERS, Plan, Schedule, groups, inherit_plan, keep_all, make_plan, skipped_addresses
+from pruner import PRUNERS, Plan, Schedule, groups, inherit_plan, keep_all, make_plan, plan_of_cut, skipped_addresses
 from pruner.cut import shrunk_copy
 from pruner.layers import Layer, layers_of, traced_layers
 from pruner.ratios import plan_by_name, plan_by_speedup
@@ -54,14 +55,11 @@ class Planned:
         return prune_steps * options.batch_size_prune + options.epochs * n_train
 
 
-def plan_run(
-    options: Options, spec: DataSpec, resumed_kept: dict[str, Tensor] | None = None, base_shapes: Shapes | None = None
-) -> Planned:
+def plan_run(options: Options, spec: DataSpec, resumed: Checkpoint | None = None) -> Planned:
     """Make the plan of a run on the meta device.
 
     Args:
-        resumed_kept: kept groups of a resumed run, from its checkpoint; files named by its options are not read again.
-        base_shapes: of an already pruned base network.
+        resumed: checkpoint of a resumed run; files named by its options are not read again.
 
     Raises:
         ValueError: the flags do not fit the network, or the plan misses ``--expect_speedup``.
@@ -76,15 +74,18 @@ def plan_run(
     with error_prefix(network):
         model = build_on_meta(options.arch, spec.classes, spec.channels, spec.size, not options.not_use_bn)
     dense = before = cost_of(model, spec.channels, spec.size)
+    base_shapes = resumed.record.get("base_shapes") if resumed else _shapes_of_pruned_base(options)
     if base_shapes:
-        fit_to(model, {name: torch.empty(shape, device="meta") for name, shape in base_shapes.items()})
+        _fit_to_shapes(model, base_shapes)
         before = cost_of(model, spec.channels, spec.size)
     traced = _Network(model, spec, before)
-    plan, inherited = _plan(options, traced, resumed_kept or {})
+    cut = (resumed or _read_pruned(options, "directly_ft_weights")) if options.directly_ft_weights else None
+    plan, inherited = _plan(options, traced, resumed, cut)
     method = PRUNERS[options.method]
     method.check(options, plan)
     structure = traced.structure if plan.pruned and plan.kind != "weight" else None
-    after = cost_of(shrunk_copy(model, plan, structure), spec.channels, spec.size)
+    smaller = _fit_to_shapes(copy.deepcopy(model), _shapes_of(cut)) if cut else shrunk_copy(model, plan, structure)
+    after = cost_of(smaller, spec.channels, spec.size)
     schedule = None if options.directly_ft_weights else method.make_schedule(options, plan)
     values = plan_values(options, spec, plan, before, after, schedule, dense if base_shapes else None)
     if method.prunes:
@@ -114,9 +115,14 @@ class _Network:
 
 
 def _plan(
-    options: Options, network: _Network, resumed_kept: dict[str, Tensor]
+    options: Options, network: _Network, resumed: Checkpoint | None, cut: Checkpoint | None
 ) -> tuple[Plan, dict[str, Tensor] | None]:
-    """Make the plan; also return the kept groups, if inherited from another run."""
+    """Make the plan; also return the kept groups, if inherited from another run.
+
+    Args:
+        cut: the network of ``--directly_ft_weights``.
+    """
+    resumed_kept = resumed.kept_groups() if resumed else {}
     method, model = PRUNERS[options.method], network.model
     by_name = bool(options.ratios or options.speedup)
     if by_name and method.prunes:
@@ -129,15 +135,16 @@ def _plan(
     inherits = options.directly_ft_weights or options.base_pr_model
     with error_prefix(f"arch {options.arch}"):
         layers = network.layers if inherits else layers_of(model)
-    if resumed_kept and inherits:
-        plan = inherit_plan(layers, options.wg, resumed_kept, "the checkpoint")
-        return plan, resumed_kept if options.inherit_pruned == "index" else None
-    if options.directly_ft_weights:
-        return _inherit(options, layers, "directly_ft_weights")[0], None
+    if cut:
+        source = str(options.directly_ft_weights)
+        if options.wg == "weight":
+            return inherit_plan(layers, options.wg, cut.kept_groups(), source), None
+        return plan_of_cut(layers, options.wg, _shapes_of(cut), source), None
     if options.base_pr_model:
         if options.stage_pr:
             raise ValueError("--base_pr_model and --stage_pr exclude each other: pass one")
-        plan, kept = _inherit(options, layers, "base_pr_model")
+        kept = resumed_kept or _read_pruned(options, "base_pr_model").kept_groups()
+        plan = inherit_plan(layers, options.wg, kept, options.base_pr_model)
         return plan, kept if options.inherit_pruned == "index" else None
     if not options.stage_pr:
         raise ValueError(
@@ -190,22 +197,30 @@ def _base_scores(options: Options, network: _Network, layers: list[Layer]) -> di
     }
 
 
-def _inherit(options: Options, layers: list[Layer], flag: str) -> tuple[Plan, dict[str, Tensor]]:
-    """Read the plan and the kept groups from the file of another run."""
+def _read_pruned(options: Options, flag: str) -> Checkpoint:
+    """Read the file of a pruned network of another run."""
     with error_prefix(flag):
         path = find_one(getattr(options, flag))
         content = read(path, options.trust_checkpoint)
         if not isinstance(content, Checkpoint) or not content.is_pruned:
             raise ValueError(f"{path} holds no pruned network of this program")
-    arch, kind, kept = content.options["arch"], content.options["wg"], content.kept_groups()
+    arch, kind = content.options["arch"], content.options["wg"]
     if arch != options.arch:
         raise ValueError(f"--{flag}: {path} holds a {arch}, not a {options.arch}")
     if kind != options.wg:
         raise ValueError(f"--{flag}: {path} has pruned {kind}s: use --wg {kind}")
-    return inherit_plan(layers, kind, kept, str(path)), kept
+    return content
 
 
-def shapes_of_pruned_base(options: Options) -> Shapes:
+def _shapes_of(content: Checkpoint) -> Shapes:
+    return {name: list(tensor.shape) for name, tensor in content.model.items()}
+
+
+def _fit_to_shapes(model: nn.Module, shapes: Shapes) -> nn.Module:
+    return fit_to(model, {name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
+
+
+def _shapes_of_pruned_base(options: Options) -> Shapes:
     """Return the tensor shapes of ``--base_model_path`` if it is a pruned network to be pruned again; else empty."""
     if not options.base_model_path or options.directly_ft_weights or not PRUNERS[options.method].prunes:
         return {}
@@ -217,7 +232,7 @@ def shapes_of_pruned_base(options: Options) -> Shapes:
         content = read(path, options.trust_checkpoint, options.weights_key)
     if not isinstance(content, Checkpoint) or not content.kept:
         return {}
-    return {name: list(tensor.shape) for name, tensor in content.model.items()}
+    return _shapes_of(content)
 
 
 def _check_speedup(options: Options, planned: float, plan: Plan) -> None:

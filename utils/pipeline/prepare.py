@@ -35,7 +35,6 @@ from utils.pipeline.plan import (
     plan_notes,
     plan_run,
     refuse_untrained,
-    shapes_of_pruned_base,
 )
 from utils.reporting.console import show
 from utils.reporting.errors import end_process
@@ -96,10 +95,7 @@ def prepare(command: Command, stop: StopSignal) -> Job | None:
         log_notices(notices)
         return None
     checkpoint = command.resume.checkpoint if command.resume else None
-    if checkpoint:
-        planned = plan_run(options, source.spec, checkpoint.kept_groups(), checkpoint.record.get("base_shapes"))
-    else:
-        planned = plan_run(options, source.spec, {}, shapes_of_pruned_base(options))
+    planned = plan_run(options, source.spec, checkpoint)
     if not command.resume:
         notices += length_notices(options, planned)
     if options.plan:
