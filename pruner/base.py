@@ -64,7 +64,8 @@ class Pruner(NoHooks):
     picks_later = False
     rounded: Callable[[Fraction], int] = staticmethod(math.ceil)
     ignores: tuple[str, ...] = (
-        "stage_pr", "skip_layers", "wg", "pick_pruned", "expect_speedup", "base_pr_model", "inherit_pruned", "reinit",
+        "stage_pr", "ratios", "speedup", "rank", "round_to", "skip_layers", "wg", "pick_pruned", "expect_speedup",
+        "base_pr_model", "inherit_pruned", "reinit",
     )  # fmt: skip
 
     @classmethod

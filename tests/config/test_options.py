@@ -495,10 +495,36 @@ def test_rates_and_decay_without_effect_give_one_notice(words, flags):
     assert sorted(named) == sorted(f"--{name}" for name in flags)
 
 
-@pytest.mark.parametrize("name", ["stage_pr", "skip_layers", "wg"])
-def test_pruning_flags_with_plain_training_give_a_notice(name):
-    value = {"stage_pr": "[0]", "skip_layers": "[1]", "wg": "channel"}[name]
+PRUNING_FLAGS = {
+    "stage_pr": "[0]", "skip_layers": "[1]", "wg": "channel", "ratios": "*:0.5", "speedup": "2", "rank": "global",
+    "round_to": "8", "pick_pruned": "max", "expect_speedup": "2", "reinit": "orth",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), PRUNING_FLAGS.items())
+def test_pruning_flags_with_plain_training_give_a_notice(name, value):
     assert any(f"--{name}" in notice for notice in notices(f"--{name}", value))
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("--stage_pr [0,0.5,0.5,0.5,0] --round_to 8 --rank global", {"--rank", "--round_to"}),
+        ("--ratios *:0.5 --round_to 8 --rank global", {"--rank"}),
+        ("--speedup 2 --round_to 8 --rank global", set()),
+        ("--stage_pr [0,0.5,0.5,0.5,0] --rank 3", {"--rank"}),
+        ("--directly_ft_weights a.pth --reinit orth --prune_steps 700", {"--reinit", "--prune_steps"}),
+        ("--directly_ft_weights a.pth --wg channel --pretrained", {"--pretrained"}),
+    ],
+)
+@pytest.mark.parametrize("method", ["GReg-1", "L1"])
+def test_flags_of_a_choice_not_made_give_a_notice(method, words, named):
+    found = notices("--method", method, *words.split())
+    assert {word.strip(",") for text in found for word in text.partition(": ")[2].split()} == named
+
+
+def test_the_kind_of_a_network_that_is_only_fine_tuned_has_an_effect():
+    assert not any("--wg" in text for text in notices("--directly_ft_weights", "a.pth", "--wg", "weight"))
 
 
 # help

@@ -6,6 +6,14 @@ from pruner import PRUNERS
 from utils.config.lr_schedule import uses_adam
 from utils.config.options import GREG, Options, by_section
 
+# Of the prune phase and the cut, which --directly_ft_weights leaves out.
+BEFORE_FINE_TUNING = (
+    "base_model_path", "weights_key", "pretrained", "allow_untrained", "stage_pr", "skip_layers", "base_pr_model",
+    "pick_pruned", "inherit_pruned", "reinit", "rank", "round_to", *(f.name for f in by_section()[GREG]),
+    "save_mag_reg_log", "save_order_log", "plot_interval", "model_noise_std", "model_noise_num", "check_jsv_loop",
+    "report_latency",
+)  # fmt: skip
+
 
 def notices_on(options: Options, typed: set[str]) -> list[str]:
     """List flags of the command line that have no effect on this run."""
@@ -32,15 +40,21 @@ def _without_effect(options: Options) -> Iterator[tuple[str, Sequence[str]]]:
         idle.append("ft_in_oracle_pruning")
     if method.prunes:
         idle.append("lr")  # fine-tuning has --lr_ft
+    elif options.directly_ft_weights:
+        idle.remove("wg")
     yield f"under --method {options.method}", idle
     if uses_adam(options) and not (method.has_prune_phase and not options.directly_ft_weights):
         yield f"on {options.arch}, trained by Adam without weight decay", ("momentum", "wd")
     if not (options.base_model_path or options.directly_ft_weights):
         yield "without --base_model_path", ("weights_key",)
     for flag_given, beside in (
-        ("directly_ft_weights", ("base_model_path", "weights_key", "stage_pr", "skip_layers", "base_pr_model")),
+        ("directly_ft_weights", BEFORE_FINE_TUNING),
         ("base_pr_model", ("skip_layers",)),
         ("fix_reg_interval", () if "fix_reg_interval" in idle else ("update_reg_interval", "reg_granularity_prune")),
     ):
         if getattr(options, flag_given):
             yield f"beside --{flag_given}", beside
+    if not options.speedup:
+        yield "without --speedup", ("rank",)
+    if not (options.ratios or options.speedup):
+        yield "without --ratios or --speedup", ("round_to",)

@@ -236,7 +236,8 @@ def _shapes_of_pruned_base(options: Options) -> Shapes:
 
 
 def _check_speedup(options: Options, planned: float, plan: Plan) -> None:
-    expected, tolerance = options.expect_speedup, 0.01 if options.round_to == 1 else 0.02
+    rounded = options.round_to > 1 and (options.ratios or options.speedup)
+    expected, tolerance = options.expect_speedup, 0.02 if rounded else 0.01
     if expected is None:
         return
     if plan.kind == "weight":
