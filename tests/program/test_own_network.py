@@ -155,6 +155,32 @@ def test_every_file_of_an_unusual_network_can_be_read(name, own):
         assert saved["model"]["one.weight"].equal(saved["model"]["two.weight"])
 
 
+@pytest.mark.parametrize("wrapped", ["", "module.", "_orig_mod.", "model.net."])
+def test_weights_of_a_network_whose_layers_are_in_one_submodule_are_found(wrapped, own):
+    folder, words = own
+    (folder / "nets.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, num_classes):\n"
+        "        super().__init__()\n"
+        "        self.scale = nn.Parameter(torch.ones(1))\n"
+        "        self.body = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(1568, num_classes))\n"
+        "    def forward(self, x):\n"
+        "        return self.scale * self.body(x)\n"
+    )
+    state = {
+        "scale": torch.full((1,), 3.0), "body.0.weight": torch.ones(8, 1, 3, 3), "body.0.bias": torch.ones(8),
+        "body.3.weight": torch.ones(6, 1568), "body.3.bias": torch.ones(6),
+    }  # fmt: skip
+    torch.save({"net": {f"{wrapped}{name}": value for name, value in state.items()}}, folder / "w.pth")
+    more = ["--arch", "nets.py:Net", "--method", "none", "--epochs", "0", "--base_model_path", "w.pth"]
+    at = words.index("--ratios")
+    ran = run_program(folder, *words[:at], *words[at + 2 :], *more)
+    assert ran.code == 0, ran.err
+    loaded = ran.load("checkpoint_best")["model"]
+    assert all(loaded[name].equal(value) for name, value in state.items())
+
+
 def test_numbers_and_filters_are_inherited_by_a_network_without_addresses(own):
     folder, words = own
     first = run_program(folder / "first", *words[:5], f"{folder}/nets.py:small", *words[6:])

@@ -36,18 +36,20 @@ _CONTAINERS = (Mapping, list, tuple, nn.Module)
 _WEIGHT = re.compile(r"(^|\.)(weight(_orig|_g)?|parametrizations\.weight\.original0?)$")
 
 
-def find_weights(content: Any, source: object, key: str | None = None) -> tuple[dict[str, Tensor], list[str]]:
+def find_weights(
+    content: Any, source: object, key: str | None = None, own: Mapping[str, Tensor] | None = None
+) -> tuple[dict[str, Tensor], list[str]]:
     """Find the one state dict in the content of a file.
 
     A state dict is a mapping of names to tensors, at any depth and under any key, with layer names that end in
     ``weight``, unlike optimizer buffers, random states and counters. A mapping with less than half as many of these
     names as the largest is ignored (a loss, a discriminator's head). Copies count once. A prefix shared by all conv
-    and linear layers (``module.``, ``_orig_mod.``, ``model.``) is a wrapper, since no supported network has all its
-    layers in one submodule: it is removed, with tensors outside of it (a loss) and scalars of no layer
-    (``n_averaged``).
+    and linear layers (``module.``, ``_orig_mod.``, ``model.``) is a wrapper, but for the network's own: it is removed,
+    with tensors outside of it (a loss) and scalars of no layer (``n_averaged``).
 
     Args:
         key: search only under it, e.g. ``state_dict_ema`` or ``checkpoint.model``; ``.`` is the file's top level.
+        own: state dict of the network, where all its layers may be in one submodule.
 
     Returns:
         The state dict, and notices on changes.
@@ -61,7 +63,7 @@ def find_weights(content: Any, source: object, key: str | None = None) -> tuple[
     if key is not None and not _state_dicts(chosen):
         keys = ", ".join(_label(path) for path, _ in _state_dicts(dicts)) or "no weights"
         raise ValueError(f"--weights_key {key}: no weights under this key in {source}; it has: {keys}")
-    state_dicts = _without_copies([_unwrap(path, tensors) for path, tensors in _state_dicts(chosen)])
+    state_dicts = _without_copies([_unwrap(path, tensors, own or {}) for path, tensors in _state_dicts(chosen)])
     if not state_dicts:
         raise ValueError(f"{source} holds no weights: no tensor has a name like conv1.weight")
     if len(state_dicts) > 1:
@@ -166,15 +168,22 @@ def _equal_tensors(one: Tensor, other: Tensor) -> bool:
     return one.layout == torch.strided and not (one.is_quantized or one.is_meta) and torch.equal(one, other)
 
 
-def _unwrap(path: str, tensors: dict[str, Tensor]) -> _StateDict:
-    """Remove wrapper prefixes from names, and tensors outside the wrapper."""
-    layers = [_WEIGHT.sub("", name) for name, value in tensors.items() if value.ndim > 1 and _WEIGHT.search(name)]
+def _layer_prefix(state: Mapping[str, Tensor]) -> str:
+    """Return the prefix that all conv and linear layers share, such as ``module.``; empty if there is none."""
+    layers = [_WEIGHT.sub("", name) for name, value in state.items() if value.ndim > 1 and _WEIGHT.search(name)]
     parts = zip(*(name.split(".")[:-1] for name in layers), strict=False)
-    prefix = "".join(f"{part[0]}." for part in itertools.takewhile(lambda part: len(set(part)) == 1, parts))
+    return "".join(f"{part[0]}." for part in itertools.takewhile(lambda part: len(set(part)) == 1, parts))
+
+
+def _unwrap(path: str, tensors: dict[str, Tensor], network: Mapping[str, Tensor]) -> _StateDict:
+    """Remove wrapper prefixes from names, and tensors outside the wrapper."""
+    prefix, of_network = _layer_prefix(tensors), _layer_prefix(network)
+    if f".{prefix}".endswith(f".{of_network}"):
+        prefix = prefix.removesuffix(of_network)
     names, left_out = {}, []
     for name, value in tensors.items():
         own = name.removeprefix(prefix)
-        if not name.startswith(prefix) or ("." not in own and value.numel() <= 1):
+        if not name.startswith(prefix) or ("." not in own and value.numel() <= 1 and own not in network):
             left_out.append(name)
         else:
             names[name] = own

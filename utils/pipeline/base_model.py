@@ -13,6 +13,7 @@ from model import (
     TORCHVISION_MODELS,
     add_biases,
     build_model,
+    build_on_meta,
     check_forward,
     fit_to,
     is_small,
@@ -85,8 +86,10 @@ def _pretrained_weights(options: Options, spec: DataSpec) -> tuple[dict[str, Ten
 
 
 def _load_file(options: Options, spec: DataSpec, pattern: str) -> BaseModel:
-    path = find_one(pattern)
-    content = files.read(path, options.trust_checkpoint, options.weights_key)
+    path, own = find_one(pattern), dict[str, Tensor]()
+    if is_timm(options.arch) or runs_file(options.arch):  # of ours none has all its layers in one submodule
+        own = build_on_meta(options.arch, spec.classes, spec.channels, spec.size).state_dict()
+    content = files.read(path, options.trust_checkpoint, options.weights_key, own)
     if isinstance(content, ExternalWeights):
         return _load_external(options, spec, path, content)
     stored = content.options
