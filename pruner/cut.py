@@ -87,7 +87,8 @@ def _cut_tensor(tensor: Tensor, dim: int, index: Tensor, optimizer: torch.optim.
 
     state = optimizer.state.get(tensor, {}) if optimizer else {}
     for key, value in state.items():
-        if isinstance(value, Tensor) and value.shape == before:
+        # Adafactor's has a size of 1 in place of the dimensions that it sums over.
+        if isinstance(value, Tensor) and value.ndim == len(before) and value.shape[dim] == before[dim]:
             state[key] = entries(value)
     if not isinstance(tensor, nn.Parameter):
         tensor.data = entries(tensor)

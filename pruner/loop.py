@@ -23,6 +23,7 @@ from . import groups
 from .base import Pruner
 from .cut import Kept
 from .layers import traced_layers
+from .options import PENALIZED
 from .plan import Plan
 from .proof import cut_and_compare, prove
 from .ratios import RANKS, GlobRatios, plan_by_name, plan_by_speedup
@@ -30,6 +31,13 @@ from .short_schedule import short_schedule
 from .structure import Structure
 
 log = logging.getLogger(__name__)
+# Smallest values of settings that are numbers; those of WHOLE are whole.
+SMALLEST = {
+    "seed": 0, "update_reg_interval": 1, "stabilize_reg_interval": 0, "fix_reg_interval": 1, "prune_steps": 1,
+    "reg_upper_limit": 0, "reg_upper_limit_pick": 0,
+}  # fmt: skip
+WHOLE = ("seed", "update_reg_interval", "stabilize_reg_interval", "fix_reg_interval", "prune_steps")
+POSITIVE = ("reg_granularity_prune", "reg_granularity_pick", "mag_ratio_limit", "lr_prune")
 ADAPTIVE = ("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Lion", "Adafactor")
 
 
@@ -54,13 +62,28 @@ class Settings:
     prune_steps: int | None = None
     lr_prune: float = 0.001
 
+    def __post_init__(self):
+        if self.penalize not in (None, *PENALIZED):
+            raise ValueError(f"penalize '{self.penalize}' is not one of {', '.join(PENALIZED)}")
+        if self.pick_pruned not in groups.PICKS:
+            raise ValueError(f"pick_pruned '{self.pick_pruned}' is not one of {', '.join(groups.PICKS)}")
+        for name, value in vars(self).items():
+            if value is None:
+                continue
+            if name in WHOLE and int(value) != value:
+                raise ValueError(f"{name} {value} is not a whole number")
+            if name in SMALLEST and not value >= SMALLEST[name]:
+                raise ValueError(f"{name} {value} is less than {SMALLEST[name]}")
+            if name in POSITIVE and not value > 0:
+                raise ValueError(f"{name} {value} is not above 0")
+
     @classmethod
     def of(cls, steps: int | None, picks_later: bool, given: Mapping[str, Any]) -> "Settings":
         """Make settings of keywords; with `steps` the schedule fits into so many optimizer steps.
 
         Raises:
             TypeError: no such setting.
-            ValueError: too few steps.
+            ValueError: too few steps, or a setting out of its range.
         """
         known = {f.name: f for f in fields(cls)}
         for name in given:
@@ -137,12 +160,15 @@ class InLoop(Pruner):
         """Add λ·w to the gradients in each ``optimizer.step()``, after clipping and unscaling. Returns the pruner.
 
         Raises:
-            ValueError: the optimizer does not hold the network's own parameters.
+            ValueError: the optimizer does not hold the network's own parameters, or they are frozen.
         """
         held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         for name in self.plan.pruned:
-            if id(self.network.get_parameter(f"{name}.weight")) not in held:
+            weight = self.network.get_parameter(f"{name}.weight")
+            if id(weight) not in held:
                 raise ValueError(f"the optimizer does not hold {name}.weight: make it of the network's parameters")
+            if not weight.requires_grad:
+                raise ValueError(f"{name}.weight is frozen (requires_grad=False) and would not decay; use L1 to cut it")
         if any(kind.__name__ in ADAPTIVE for kind in type(optimizer).__mro__):
             log.warning(
                 "%s normalizes gradients, the penalty's too: pruned weights fall by at most the learning rate a step; "

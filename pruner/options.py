@@ -3,6 +3,8 @@
 from decimal import Decimal
 from typing import Protocol
 
+PENALIZED = ("filter", "group")
+
 
 class PrunerOptions(Protocol):
     """Settings of the pruners, by the names of the original program's flags.

@@ -183,7 +183,8 @@ class Penalty:
             The penalized parameters with a gradient, and their γ + λ, in a shape that broadcasts to theirs.
         """
         for weight in self._blocked:
-            grad_of(weight).zero_()
+            if weight.grad is not None:
+                weight.grad.zero_()
         if self._stale:
             self._factors.write(self.decay)
             self._stale = False

@@ -165,6 +165,7 @@ class GReg(InLoop):
             block_loss_grad: the penalty replaces the loss's gradient instead of adding to it.
         """
         self.schedule, self.kind = schedule, plan.kind
+        self._built = {"plan": plan.pruned} | {name: str(value) for name, value in vars(schedule).items()}
         self.layers = [
             RegularizedLayer(
                 p.layer.name,
@@ -311,6 +312,7 @@ class GReg(InLoop):
             for layer in self.layers
         }
         return {
+            "built": self._built,
             "step": self._step,
             "decisions": self.decisions,
             "finished_at": self._finished_at,
@@ -322,6 +324,17 @@ class GReg(InLoop):
         }
 
     def load_state_dict(self, state: dict) -> None:
+        """Continue from `state`, a result of ``state_dict``.
+
+        Raises:
+            ValueError: `state` is of a pruner with another plan or schedule.
+        """
+        for name, value in state.get("built", {}).items():  # older versions have none
+            if self._built.get(name, value) != value:
+                raise ValueError(
+                    f"the state is of a pruner with another {name}: {value}, here {self._built[name]}; build the "
+                    "pruner as it was built then, from the base network's weights"
+                )
         self._made = state["step"] + 1
         self._step, self._finished_at, self.decisions = state["step"], state["finished_at"], state["decisions"]
         self._comparison, self.milestones = dict(state["comparison"]), dict(state["milestones"])

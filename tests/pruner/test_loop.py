@@ -213,6 +213,43 @@ def test_a_network_in_another_precision_is_cut(dtype, network):
     assert L1(network.to(dtype), EXAMPLE.to(dtype), speedup=1.5).cut().up.out_channels < 16
 
 
+@pytest.mark.parametrize(
+    ("method", "built", "again"),
+    [
+        (GReg1, {"speedup": 1.5, "steps": 60}, {"speedup": 1.8, "steps": 60}),
+        (GReg1, {"speedup": 1.5, "steps": 60}, {"speedup": 1.5, "steps": 600}),
+        (GReg2, {"speedup": 1.5, "steps": 60}, {"speedup": 1.5, "steps": 60, "reg_upper_limit": 2}),
+    ],
+)
+def test_a_state_of_another_plan_or_schedule_is_refused(network, method, built, again):
+    state = method(network, EXAMPLE, **built).state_dict()
+    method(network, EXAMPLE, **built).load_state_dict(state)
+    with pytest.raises(ValueError, match="of a pruner with another"):
+        method(network, EXAMPLE, **again).load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [torch.optim.Adafactor, torch.optim.Adam, torch.optim.RMSprop, torch.optim.Adadelta, torch.optim.ASGD],
+    ids=lambda kind: kind.__name__,
+)
+@pytest.mark.filterwarnings("ignore:.*normalizes gradients")
+def test_the_optimizer_stays_valid_after_the_cut(network, optimizer):
+    optimizer = optimizer(network.parameters(), lr=1e-3)
+    pruner = GReg1(network, EXAMPLE, speedup=1.5, steps=10).attach(optimizer)
+    train(network, pruner, optimizer)
+    pruner.cut()
+    train(network, pruner, optimizer, steps=2)
+    assert all(parameter.isfinite().all() for parameter in network.parameters())
+
+
+def test_weights_without_a_gradient_are_left_when_the_penalty_replaces_it(network):
+    optimizer = sgd(network)
+    network.stem.weight.requires_grad_(False)
+    pruner = GReg1(network, EXAMPLE, ratios="up:0.5", steps=20, block_loss_grad=True).attach(optimizer)
+    train(network, pruner, optimizer, steps=3)
+
+
 def test_l1_cuts_at_once(network):
     assert L1(network, EXAMPLE, ratios={"up": 0.5}).cut() is network
     assert (network.up.out_channels, network.fc1.out_features) == (8, 16)
@@ -224,6 +261,29 @@ REFUSED = {
     "a misspelt layer": (lambda network: L1(network, EXAMPLE, ratios="fc9:0.5"), ValueError, "no conv or linear layer"),
     "too much": (lambda network: L1(network, EXAMPLE, speedup=50.0), ValueError, "cannot be reached: at most"),
     "a setting that is none": (lambda network: L1(network, EXAMPLE, speedup=1.5, tau=3), TypeError, "no setting 'tau'"),
+    "a penalty on nothing known": (
+        lambda network: GReg1(network, EXAMPLE, speedup=1.5, penalize="groups"), ValueError, "penalize 'groups'",
+    ),
+    "no interval": (
+        lambda network: GReg1(network, EXAMPLE, speedup=1.5, update_reg_interval=0), ValueError, "0 is less than 1",
+    ),
+    "half an interval": (
+        lambda network: GReg1(network, EXAMPLE, speedup=1.5, update_reg_interval=1.5), ValueError, "not a whole number",
+    ),
+    "no growth": (
+        lambda network: GReg1(network, EXAMPLE, speedup=1.5, reg_granularity_prune=0), ValueError, "not above 0",
+    ),
+    "a negative ceiling": (
+        lambda network: GReg1(network, EXAMPLE, speedup=1.5, reg_upper_limit=-1), ValueError, "-1 is less than 0",
+    ),
+    "no steps": (lambda network: GReg1(network, EXAMPLE, speedup=1.5, steps=0), ValueError, "steps 0 is less than 1"),
+    "a pick that is none": (
+        lambda network: L1(network, EXAMPLE, speedup=1.5, pick_pruned="mid"), ValueError, "pick_pruned 'mid'",
+    ),
+    "frozen weights": (
+        lambda network: GReg1(network.requires_grad_(False), EXAMPLE, speedup=1.5).attach(sgd(network)),
+        ValueError, "frozen",
+    ),
     "another network's optimizer": (
         lambda network: GReg1(network, EXAMPLE, speedup=1.5).attach(sgd(Inverted())), ValueError, "does not hold",
     ),

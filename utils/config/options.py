@@ -14,6 +14,7 @@ from data import DATASETS
 from model import CIFAR_MODELS
 from pruner import PRUNERS
 from pruner.groups import KINDS, PICKS
+from pruner.options import PENALIZED
 from pruner.plan import LayerAddresses, StageRatios
 from pruner.ratios import GlobRatios
 from pruner.short_schedule import SHORT, SHORT_LR
@@ -208,12 +209,13 @@ class Options:
     )
     penalize: str | None = flag(
         None,
-        one_of("filter", "group"),
+        one_of(*PENALIZED),
         "λ on the pruned layers' weights (filter, the paper; default with --stage_pr), or on every parameter that the "
         "cut removes (group; default with --ratios and --speedup)",
     )
     block_loss_grad: bool = switch(
-        "in the prune phase, train the layers being pruned by the penalty alone, without the loss gradient"
+        "in the prune phase, train the weights of all conv and linear layers by the penalty alone, without the loss's "
+        "gradient"
     )
 
     epochs: int = flag(
