@@ -20,7 +20,7 @@ if __name__ == "__main__":  # run as a file, from anywhere
 import torch
 from torch import Tensor, nn
 
-from data import DATASETS, DataSource
+from data import DataSource
 from model import build_model, load_pruned, preprocessing_of, runs_file
 from scripts.evidence.command_line import Parser
 
@@ -55,6 +55,8 @@ def export(pruned: str, out: Path, data_path: str | None, latency: bool) -> None
     """
     if out.suffix not in (".onnx", ".pt2"):
         raise ValueError(f"{out} is neither .onnx nor .pt2")
+    if not out.parent.is_dir():
+        raise ValueError(f"there is no folder {out.parent} to write {out.name} to")
     network, saved = load_pruned(pruned), torch.load(pruned, map_location="cpu", weights_only=True)
     network = network.to(memory_format=torch.contiguous_format)  # a run may have had channels_last
     images, source = _images(saved, data_path)
@@ -74,10 +76,15 @@ def _images(saved: dict, data_path: str | None) -> tuple[Tensor, str]:
     """Return normalized images, of an odd number to check the dynamic batch, and what they are."""
     data, options = saved["data"], saved["options"]
     name = options["dataset"]
-    if data_path is not None or not (DATASETS[name].is_folder or name != "digits"):
+    if data_path is not None or name == "digits":
         wanted = preprocessing_of(options["arch"])
         mean_std = (tuple(data["mean"]), tuple(data["std"]))
         source = DataSource(name, data_path or options["data_path"], wanted.size if wanted else None, mean_std)
+        if (source.spec.channels, source.spec.size) != (data["channels"], data["size"]):
+            raise ValueError(
+                f"--data_path: the images have {source.spec.channels} channels and {source.spec.size} px, the network "
+                f"takes {data['channels']} and {data['size']}"
+            )
         batches = source.load(0, 0, torch.device("cpu")).test_batches()
         return next(iter(batches)).images[: N_IMAGES - 1], f"images of {source.spec.name}"
     generator = torch.Generator().manual_seed(0)

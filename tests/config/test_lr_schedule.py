@@ -111,7 +111,7 @@ def test_lenets_are_fine_tuned_by_adam_with_the_default_schedule(arch):
     assert learning_rates(given) == learning_rates(options())
 
 
-@pytest.mark.parametrize("arch", ["resnet20", "vgg19", "mlp_7_linear"])
+@pytest.mark.parametrize("arch", ["resnet20", "vgg19", "mlp_7_linear", "lenets.py:body"])
 def test_other_networks_are_fine_tuned_by_sgd(arch):
     assert not uses_adam(options(arch=arch))
 

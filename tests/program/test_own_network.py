@@ -7,6 +7,7 @@ import torch
 from helpers import run_program, write_image_folder, write_npz_set
 
 from model import load_pruned, preprocessing_of
+from utils.reporting.run_dir import how_to_resume
 
 NETWORK = """
 from torch import nn
@@ -54,6 +55,7 @@ def test_a_user_network_is_pruned_evaluated_resumed_and_loaded(own, monkeypatch)
     assert "--arch nets.py:small is required: it runs code" in refused.err
     assert run_program(folder, *evaluate, "--arch", "nets.py:small").code == 0
 
+    assert how_to_resume(ran.run_dir, "nets.py:small").endswith(" --arch nets.py:small")
     assert run_program(folder, "--resume_path", ran.run_dir, "--epochs", "2").code == 2
     resumed = run_program(folder, "--resume_path", ran.run_dir, "--epochs", "2", "--arch", "nets.py:small")
     assert resumed.code == 0, resumed.err

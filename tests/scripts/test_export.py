@@ -44,6 +44,16 @@ def test_a_missing_package_is_named(pruned, tmp_path, capsys):
     assert EXTRA in capsys.readouterr().err
 
 
+def test_a_folder_that_is_not_there_and_images_that_do_not_fit_are_refused(pruned, tmp_path, capsys):
+    assert main([str(pruned[0]), str(tmp_path / "none" / "net.pt2")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+    for more in ({"channels": 2}, {"size": 20}):
+        images = write_npz_set(tmp_path / "".join(more), **more)
+        assert main([str(pruned[0]), str(tmp_path / "net.pt2"), "--data_path", str(images)]) == 2
+        assert "--data_path: the images have" in capsys.readouterr().err
+    assert not (tmp_path / "net.pt2").exists()
+
+
 def test_another_format_is_refused(pruned, tmp_path, capsys):
     assert main([str(pruned[0]), str(tmp_path / "net.tflite")]) == 2
     assert "neither .onnx nor .pt2" in capsys.readouterr().err

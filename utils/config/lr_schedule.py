@@ -71,7 +71,7 @@ def learning_rates(options) -> dict[int, float]:
 
 def uses_adam(options) -> bool:
     """Whether fine-tuning uses Adam without weight decay. Source: the original's choice for LeNets."""
-    return options.arch.startswith("lenet")
+    return options.arch in ("lenet5", "lenet5_mini")
 
 
 def schedule_notices(options, after_prune_phase: bool) -> list[str]:

@@ -81,7 +81,7 @@ def prepare(command: Command, stop: StopSignal) -> Job | None:
         raise ValueError("--sync_bn needs GPUs: torch has synchronized batch norm for CUDA alone")
     init_process_group(device, options.dist_backend)
     run_dir: Path | None = None  # of rank 0, once it is open
-    start_heartbeat(lambda lost: end_process(lost + (how_to_resume(run_dir) if run_dir else "")))
+    start_heartbeat(lambda lost: end_process(lost + (how_to_resume(run_dir, options.arch) if run_dir else "")))
     options = replace(options, seed=broadcast_from_main(options.seed))
     with error_prefix("data_path"):
         preprocessing = preprocessing_of(options.arch)

@@ -23,6 +23,7 @@ import yaml
 from torch import Tensor, nn
 
 from data import Data
+from model import runs_file
 from pruner import Hooks
 from utils.checkpoint import files
 from utils.checkpoint.atomic import locked, write_text
@@ -37,10 +38,11 @@ from utils.reporting.scalars import Scalars
 from utils.reporting.snapshots import Observer
 
 
-def how_to_resume(run_dir: Path) -> str:
+def how_to_resume(run_dir: Path, arch: str) -> str:
     """Return the command that resumes the run of a directory, as the end of a message."""
     if (run_dir / "weights" / f"{LATEST}.pth").exists():
-        return f"; resume with: python main.py --resume_path {shlex.quote(str(run_dir))}"
+        own = f" --arch {shlex.quote(arch)}" if runs_file(arch) else ""
+        return f"; resume with: python main.py --resume_path {shlex.quote(str(run_dir))}{own}"
     return "; no checkpoint yet: repeat the command to start again"
 
 
@@ -192,7 +194,7 @@ class RunDir(Run):
 
     @property
     def how_to_resume(self) -> str:
-        return how_to_resume(self.path)
+        return how_to_resume(self.path, self.options.arch)
 
     def weights(self, name: str) -> Path:
         return self.path / "weights" / f"{name}.pth"
