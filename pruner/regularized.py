@@ -85,6 +85,7 @@ class GReg(InLoop):
     prunes = True
     has_prune_phase = True
     penalty: Penalty
+    _built: dict[str, Any] = {}  # noqa: RUF012 - plan and schedule in a user's loop; the command line compares its flags
     gap_kinds: tuple[str, ...] = ("filter", "channel")  # the original follows no gap of single weights
 
     def __init__(
@@ -105,6 +106,7 @@ class GReg(InLoop):
         structure = self.structure if penalizes_groups(options, self.plan) else None
         schedule = self.make_schedule(options, self.plan)
         self._begin(network, self.plan, schedule, picks, options.block_loss_grad, comparison, structure)
+        self._built = {"plan": self.plan.pruned} | {name: str(value) for name, value in vars(schedule).items()}
 
     @classmethod
     def check(cls, options: PrunerOptions, plan: Plan) -> None:
@@ -165,7 +167,6 @@ class GReg(InLoop):
             block_loss_grad: the penalty replaces the loss's gradient instead of adding to it.
         """
         self.schedule, self.kind = schedule, plan.kind
-        self._built = {"plan": plan.pruned} | {name: str(value) for name, value in vars(schedule).items()}
         self.layers = [
             RegularizedLayer(
                 p.layer.name,
@@ -312,7 +313,6 @@ class GReg(InLoop):
             for layer in self.layers
         }
         return {
-            "built": self._built,
             "step": self._step,
             "decisions": self.decisions,
             "finished_at": self._finished_at,
@@ -321,6 +321,7 @@ class GReg(InLoop):
             "l1_picks": self._l1_picks,
             "comparison": self._comparison,
             "milestones": self.milestones,
+            **({"built": self._built} if self._built else {}),
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -329,7 +330,7 @@ class GReg(InLoop):
         Raises:
             ValueError: `state` is of a pruner with another plan or schedule.
         """
-        for name, value in state.get("built", {}).items():  # older versions have none
+        for name, value in state.get("built", {}).items():
             if self._built.get(name, value) != value:
                 raise ValueError(
                     f"the state is of a pruner with another {name}: {value}, here {self._built[name]}; build the "

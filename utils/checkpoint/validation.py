@@ -78,7 +78,7 @@ _GREG = Keys(
         "l1_picks": {str: _mask}, "comparison": {str: {str: _number}}, "milestones": {str: _count},
     },
     {
-        "built": dict, "starting_scores": {str: _finite},
+        "starting_scores": {str: _finite},
         "pending": (None, Keys({"step": _count, "layers": [str], "gaps": _gaps})),
     },
 )  # fmt: skip
