@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 _Layer = nn.Linear | nn.modules.conv._ConvNd
 
@@ -34,11 +34,11 @@ def reinitialize(model: nn.Module, how: str, build: Callable[[], nn.Module]) -> 
                 nn.init.orthogonal_(module.weight)
         return
     initialize(model)
-    if own := dict(_own_parameters(model)):
-        new = dict(build().named_parameters())
+    if own := dict(_own_tensors(model)):
+        new = dict(_own_tensors(build()))
         with torch.no_grad():
-            for name, parameter in own.items():  # of the shape of the cut network
-                parameter.copy_(new[name][tuple(slice(n) for n in parameter.shape)])
+            for name, tensor in own.items():  # of the shape of the cut network
+                tensor.copy_(new[name][tuple(slice(n) for n in tensor.shape)])
 
 
 def _reset_of(module: nn.Module) -> Callable[[], None] | None:
@@ -46,9 +46,9 @@ def _reset_of(module: nn.Module) -> Callable[[], None] | None:
     return getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
 
 
-def _own_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Yield the parameters that ``initialize`` leaves as they are, with their names."""
+def _own_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the parameters and buffers that ``initialize`` leaves as they are, with their names."""
     for prefix, module in model.named_modules():
         if not isinstance(module, _Layer) and not _reset_of(module):
-            for name, parameter in module.named_parameters(recurse=False):
-                yield f"{prefix}.{name}" if prefix else name, parameter
+            for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+                yield f"{prefix}.{name}" if prefix else name, tensor

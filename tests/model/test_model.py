@@ -213,6 +213,20 @@ def test_reinitialization_leaves_no_trained_parameter(arch):
     assert [name for name, parameter in model.named_parameters() if (parameter == 77.0).any()] == []
 
 
+def test_reinitialization_takes_a_modules_own_tensors_from_a_new_network():
+    class Norm(nn.Module):
+        def __init__(self, n=4):
+            super().__init__()
+            self.scale = nn.Parameter(torch.arange(n) + 1.0)
+            self.register_buffer("mean", torch.zeros(n))
+
+    cut = nn.Sequential(Norm(3), nn.Linear(3, 2))
+    cut[0].scale.data.fill_(77)
+    cut[0].mean.fill_(77)
+    door.reinitialize(cut, "kaiming", lambda: nn.Sequential(Norm(), nn.Linear(4, 2)))
+    assert (cut[0].scale.tolist(), cut[0].mean.tolist()) == ([1, 2, 3], [0, 0, 0])
+
+
 @pytest.mark.parametrize("method", ["none", "L1"])
 def test_a_network_that_would_pool_the_images_to_nothing_is_refused_in_one_line(method, capsys):
     argv = ["--arch=alexnet", "--dataset=cifar10", f"--method={method}", "--stage_pr=[0:0]", "--plan=json"]
