@@ -50,7 +50,7 @@ def draw_figure1(layers: dict[str, dict[str, np.ndarray]], chosen: str) -> Figur
     ax.plot([], [], color=CHOSEN, lw=2, label=chosen)
     ax.plot([], [], color=OTHERS, lw=0.8, label="the other layers that lose filters")
     ax.legend(frameon=False, loc="upper left")
-    ax.set_xlabel("penalty λ, the same on every filter until the pick")
+    ax.set_xlabel("largest penalty λ in the layer")
     ax.set_ylabel("std / mean of the filters' L1-norms")
     ax.set_ylim(bottom=0)
     layer = layers[chosen]
@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(f"--layer {chosen}: no such layer; there are {', '.join(names)}")
         target = args.out or args.folder / "figure1.png"
         save(draw_figure1(layers, chosen), target)
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
         parser.exit(2, f"figure1.py: error: {error}\n")
     print(target)
     return 0
