@@ -2,10 +2,10 @@
 """Run a grid of experiments: python scripts/sweep.py GRID.yaml [--only NAME] [--set PLACE=PATH] [--jobs N]
 
 Runs that have a report in the results folder (<experiment>.json) are skipped; interrupted ones are resumed; to redo a
-run, remove its entry there. When a run fails, the runs that start from its files are skipped and the others are made.
-With several GPUs, runs are concurrent, one per GPU. --slurm submits the runs as a job array of SLURM instead, one task
-per run; --cell N makes one run, for any scheduler with numbered jobs. The form of a grid: scripts/evidence/grid.py; an
-example: scripts/evidence/evidence.yaml.
+run, remove its entry there and its directory in Experiments/. When a run fails, the runs that start from its files are
+skipped and the others are made. With several GPUs, runs are concurrent, one per GPU. --slurm submits the runs as a job
+array of SLURM instead, one task per run; --cell N makes one run, for any scheduler with numbered jobs. The form of a
+grid: scripts/evidence/grid.py; an example: scripts/evidence/evidence.yaml.
 
 Exit code: 0; 1 where runs failed or were skipped; 2 for a wrong command, which starts nothing; 128 + n after signal n.
 """

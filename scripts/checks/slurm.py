@@ -22,6 +22,7 @@ if __name__ == "__main__":  # run as a file, from anywhere
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from scripts.checks.kill_test import ROOT, command, differences, run_alone, write_images
+from scripts.evidence.slurm import job_name
 
 MINUTES = 20  # at most, of each wait
 # The run that is longer than its time limit. SLURM looks twice a minute at limits in whole minutes; a signal 100 s
@@ -137,7 +138,7 @@ def check_grid(cluster: Cluster, images: Path) -> None:
     states = cluster.states(grid)
     expect(set(states.values()) <= {"queued", "running"}, True, f"states {states}")
     cluster.wait(lambda: cluster.states(grid)[RUN_TO_CANCEL] == "running", f"run {RUN_TO_CANCEL} starts")
-    listed = cluster.run("squeue", "--noheader", "--array", "--name=sweep-six", "--format=%F_%K")
+    listed = cluster.run("squeue", "--noheader", "--array", f"--name={job_name(grid)}", "--format=%F_%K")
     cluster.run("scancel", next(task for task in listed.split() if task.endswith(f"_{RUN_TO_CANCEL}")))
     cluster.wait(lambda: not {"queued", "running"} & set(cluster.states(grid).values()), "the array ends")
     expected = dict.fromkeys(range(6), "done") | {RUN_THAT_FAILS: "failed", RUN_TO_CANCEL: "failed"}

@@ -136,8 +136,11 @@ class Launcher:
                 return f"{name}, which failed"
             if name in self.skipped:
                 return f"{name}, which was skipped"
-            if not matching(pattern):
+            files = matching(pattern)
+            if not files:
                 return f"{name}, but no file matches {pattern}"
+            if not any(_is_of_finished_run(file) for file in files):
+                return f"{name}, which has not finished: {files[0]} may change"
         return None
 
     def _start(self, cell: Cell) -> None:
@@ -185,6 +188,12 @@ class Launcher:
         if self.failed or self.skipped:
             n_made = n_taken - len(self.failed) - len(self.skipped)
             print(f"{n_made} made, {len(self.failed)} failed, {len(self.skipped)} skipped", file=sys.stderr)
+
+
+def _is_of_finished_run(file: Path) -> bool:
+    """Whether the run that wrote `file` has a report; true of files outside of Experiments/."""
+    inside = Path(os.path.relpath(file)).parts
+    return inside[0] != "Experiments" or Path(*inside[:2], "log", "report.json").exists()
 
 
 def collect(cell: Cell, results: Path) -> Report:

@@ -55,7 +55,8 @@ def finished_runs(cells: Iterable[Cell], results: Path) -> dict[str, Report]:
         if report.get("recipe") != cell.recipe:
             file = results / f"{cell.experiment}.json"
             raise ValueError(
-                f"{file}: {cell.key} was made with other flags than the grid has; remove its entry to redo the run"
+                f"{file}: {cell.key} was made with other flags than the grid has; to redo the run, remove its entry "
+                f"and Experiments/{cell.project}_SERVER*"
             )
         finished[cell.name] = report
     return finished

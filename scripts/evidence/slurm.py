@@ -1,5 +1,6 @@
 """Runs of a grid as a SLURM job array: one task per run, numbered as in the grid."""
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -12,7 +13,8 @@ BATCH_SCRIPT = "scripts/slurm/cell.sbatch"
 
 
 def job_name(grid: Path) -> str:
-    return f"sweep-{grid.stem}"
+    """Name of the grid's jobs and of its folder of logs; grids in other folders have other ones."""
+    return f"sweep-{grid.stem}-{hashlib.sha256(os.path.abspath(grid).encode()).hexdigest()[:8]}"
 
 
 def log_file(grid: Path, number: int) -> Path:

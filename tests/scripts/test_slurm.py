@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
@@ -45,7 +46,7 @@ def cluster(tmp_path, monkeypatch):
         (tmp_path / "bin" / name).write_text(text)
         (tmp_path / "bin" / name).chmod(0o755)
     (tmp_path / "queue.txt").touch()
-    (tmp_path / "Experiments" / "sweep-grid").mkdir(parents=True)  # something was submitted before
+    slurm.log_file(tmp_path / "grid.yaml", 0).parent.mkdir(parents=True)  # something was submitted before
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
 
     def calls() -> list[str]:
@@ -63,7 +64,7 @@ def test_runs_are_an_array_and_those_that_need_them_a_later_one(cluster, tmp_pat
     assert "--array=2\\,3%2" in second
     assert "--dependency=afterany:101" in second
     for call in (first, second):
-        assert "--job-name=sweep-grid" in call
+        assert "--job-name=sweep-grid-" in call
         assert (
             f"--time=1:00 --gpus=1 scripts/slurm/cell.sbatch {tmp_path}/grid.yaml --results={tmp_path}/results" in call
         )
@@ -76,6 +77,16 @@ def test_what_is_queued_or_running_is_not_submitted_again(cluster, tmp_path, cap
     (only,) = cluster()
     assert "--array=4 " in only
     assert "1 runs submitted, 4 already queued or running" in capsys.readouterr().out
+
+
+def test_a_grid_of_the_same_name_in_another_folder_is_another_grid(cluster, tmp_path, capsys):
+    (tmp_path / "queue.txt").write_text("0 RUNNING\n1 PENDING\n2 PENDING\n3 PENDING\n")
+    (tmp_path / "other").mkdir()
+    shutil.copy(tmp_path / "grid.yaml", tmp_path / "other")
+    assert main(["other/grid.yaml", "--results", "results", "--slurm"]) == 0
+    assert "5 runs submitted, 0 already queued or running" in capsys.readouterr().out
+    assert len({call.partition("--job-name=")[2].split()[0] for call in cluster()}) == 1
+    assert slurm.job_name(Path("other/grid.yaml")) != slurm.job_name(Path("grid.yaml"))
 
 
 def test_the_list_shows_the_state_of_each_run(cluster, tmp_path, capsys):

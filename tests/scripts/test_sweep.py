@@ -126,7 +126,7 @@ def test_runs_are_made_two_at_a_time_then_skipped_and_failures_named(tmp_path):
     changed = sweep(tmp_path, grid)
     assert (changed.returncode, changed.stdout) == (2, "")
     assert "made with other flags" in changed.stderr
-    assert "remove its entry to redo the run" in changed.stderr
+    assert "to redo the run, remove its entry" in changed.stderr
 
 
 def test_a_run_without_a_report_has_failed_and_the_others_are_made(tmp_path, monkeypatch, capsys):
@@ -157,6 +157,23 @@ def test_a_run_that_names_kept_files_waits_for_their_run_wherever_the_results_ar
         (Path(folder) / "cut" / f"seed={seed}").mkdir(parents=True)
         (Path(folder) / "cut" / f"seed={seed}" / "a.pth").touch()
     Launcher(Path(folder), [{}]).run(cells[2:])
+    assert "skipped:" not in capsys.readouterr().err
+
+
+def test_a_run_does_not_start_from_a_base_that_has_not_finished(tmp_path, monkeypatch, capsys):
+    flags = "--base_model_path 'Experiments/base,run_SERVER*/weights/checkpoint_best.pth'"
+    content = {"experiments": {"base": {"flags": ""}, "cut": {"flags": flags}}}
+    cells = expand_grid(parse_grid(content))
+    run_dir = tmp_path / "Experiments" / "base,run_SERVER-20260101-000000"
+    for name in ("weights", "log"):
+        (run_dir / name).mkdir(parents=True)
+    (run_dir / "weights" / "checkpoint_best.pth").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Launcher, "_start", start_empty_process)
+    assert Launcher(tmp_path, [{}]).run(cells[1:]) == 1
+    assert "skipped: cut/run needs base/run, which has not finished" in capsys.readouterr().err
+    (run_dir / "log" / "report.json").touch()
+    Launcher(tmp_path, [{}]).run(cells[1:])
     assert "skipped:" not in capsys.readouterr().err
 
 
@@ -213,7 +230,7 @@ def test_two_sweeps_at_once_lose_no_report(tmp_path):
         ("one/seed=0,size=small.json", "{}", "has a file per run, the layout of an older version: move it away"),
         ("one.json", "{", "cannot be read"),
         ("one.json", "[]", "is not an object of run -> report"),
-        ("one.json", '{"seed=0,size=small": {"recipe": "main.py"}}', "remove its entry to redo the run"),
+        ("one.json", '{"seed=0,size=small": {"recipe": "main.py"}}', "to redo the run, remove its entry"),
     ],
 )
 def test_results_that_cannot_be_used_are_refused_in_one_line(file, content, message, tmp_path, capsys):
