@@ -26,15 +26,18 @@ LARGEST_UNRESIZED = 64  # pixels; images of larger sets are resized
 MOST_CHECKED = 20_000  # image files whose headers are checked before a run
 
 
-def annotated_samples(folder: Path, classes: list[str]) -> list[Sample]:
+def annotated_samples(folder: Path, classes: list[str]) -> tuple[list[Sample], int]:
     """List the files of Tiny-ImageNet's own ``val/``: ``images/`` and ``val_annotations.txt`` (file, class, box).
 
+    Returns:
+        The files with their classes, and the number of files in ``images/`` without a line.
+
     Raises:
-        ValueError: the annotations cannot be read, or name a class or a file that is not there.
+        ValueError: the annotations cannot be read, name a file twice, or a class or a file that is not there.
     """
     file = folder / ANNOTATIONS
     label = {name: i for i, name in enumerate(classes)}
-    samples = []
+    samples: dict[str, int] = {}
     for line in filter(None, _bytes_of(file).splitlines()):
         name, class_name = [os.fsdecode(word) for word in (*line.split(b"\t"), b"")[:2]]
         if class_name not in label:
@@ -42,8 +45,10 @@ def annotated_samples(folder: Path, classes: list[str]) -> list[Sample]:
         path = os.path.join(folder, "images", name)
         if os.path.basename(name) != name or not os.path.isfile(path):
             raise ValueError(f"{file} names {name!r}, which is not a file in {folder / 'images'}")
-        samples.append((path, label[class_name]))
-    return samples
+        if path in samples:
+            raise ValueError(f"{file} names {name!r} twice")
+        samples[path] = label[class_name]
+    return [*samples.items()], sum(path.is_file() for path in (folder / "images").glob("*")) - len(samples)
 
 
 def _bytes_of(file: Path) -> bytes:

@@ -1,8 +1,10 @@
 """Data sets by name."""
 
+import fcntl
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +62,20 @@ def _resized(images: Tensor, size: int) -> Tensor:
     return F.interpolate(images.float(), (size, size), mode="bilinear").round().to(torch.uint8)
 
 
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other process of this machine reads or downloads a set in `folder`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / ".lock", "w")  # noqa: SIM115 - closed below
+    except OSError:  # files that were put there, and no right to write beside them
+        yield
+        return
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _torchvision(dataset: type, file: str) -> Callable[[Path, DataSpec], Contents]:
     """A reader of one of torchvision's array sets, downloaded on first use."""
 
@@ -67,7 +83,8 @@ def _torchvision(dataset: type, file: str) -> Callable[[Path, DataSpec], Content
         splits, raw = [], []
         for train in (True, False):
             try:
-                found = dataset(str(folder), train=train, download=True)
+                with _alone_in(folder):
+                    found = dataset(str(folder), train=train, download=True)
             except Exception as error:  # no network, and whatever torchvision's readers raise on a broken file
                 reason = " ".join(str(error).split()) or type(error).__name__
                 raise ValueError(f"{spec.name} could not be downloaded ({reason}); put {file} into {folder}") from None
@@ -140,7 +157,8 @@ def _test_files(folder: Path, classes: list[str]) -> tuple[list[Sample], Counter
         ValueError: their classes are not those of ``train/``.
     """
     if os.path.lexists(folder / "val" / ANNOTATIONS):
-        return annotated_samples(folder / "val", classes), Counter()
+        samples, others = annotated_samples(folder / "val", classes)
+        return samples, Counter({f"not in {ANNOTATIONS}": others} if others else {})
     tree = find_images(folder / "val")
     if tree.classes == ["images"]:
         raise ValueError(f"{folder / 'val'} has images/ alone: Tiny-ImageNet's {ANNOTATIONS} is missing beside it")

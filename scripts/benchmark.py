@@ -522,6 +522,10 @@ def main() -> int:
         help=f"parts whose name contains WORD: {', '.join(part.__name__ for part in PARTS)}",
     )
     args = parser.parse_args()
+    if not any(args.only in part.__name__ for part in PARTS):
+        parser.error(
+            f"--only {args.only}: no part has this in its name; there are {', '.join(p.__name__ for p in PARTS)}"
+        )
     keep_freed_memory()
     rows, began = [], time.monotonic()
     print(f"torch {torch.__version__}, {device_name()}, {torch.get_num_threads()} threads", file=sys.stderr)

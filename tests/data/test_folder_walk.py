@@ -256,6 +256,14 @@ def test_an_annotated_val_is_read(annotated):
     assert [label for _, label in load(annotated).test.samples] == [0, 1]
 
 
+def test_files_without_a_line_of_the_annotations_are_counted(annotated):
+    (annotated / "val" / "val_annotations.txt").write_text("0.png\tcat\n1.png\tdog\n")
+    for name in ("2.png", "3.png"):
+        copy(annotated / "val" / "images" / "0.png", annotated / "val" / "images" / name)
+    data = load(annotated)
+    assert (len(data.test), "2 files (not in val_annotations.txt 2)" in data.summary) == (2, True), data.summary
+
+
 def test_an_undecodable_name_in_the_annotations_is_read(annotated):
     name = b"\xff\xfe.png"
     copy(annotated / "val" / "images" / "0.png", annotated / "val" / "images" / os.fsdecode(name))
@@ -273,6 +281,7 @@ BAD_ANNOTATIONS = {
     "a file elsewhere": b"../../train/cat/0.png\tcat\n",
     "an absolute path": b"/etc/passwd\tcat\n",
     "no line": b"",
+    "a file named twice": b"0.png\tcat\n1.png\tdog\n0.png\tdog\n",
     "a name beyond the file system": b"x" * 5000 + b"\tcat\n",
 }
 

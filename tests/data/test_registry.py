@@ -3,8 +3,10 @@ import hashlib
 import io
 import pickle
 import tarfile
+import time
 import urllib.request
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from urllib.error import URLError
 
@@ -14,7 +16,7 @@ import torch
 from helpers import one_line_refusal, write_image_folder, write_jpegs, write_npz_set
 from torchvision import datasets
 
-from data import DATASETS, DataSource
+from data import DATASETS, DataSource, registry
 from data.registry import _fixed, _read_folder
 
 CPU = torch.device("cpu")
@@ -164,6 +166,28 @@ def test_a_failed_download_names_the_file_and_its_place_in_one_line(name, file, 
     assert file in line
     assert str(tmp_path / name) in line
     assert "no network here" in line
+
+
+def test_processes_download_a_set_one_after_the_other(tmp_path, monkeypatch):
+    """Of several ranks each reads the set; torchvision takes a file that another process is writing for whole."""
+    inside = []
+
+    class Downloaded:
+        data, targets, classes = np.zeros((3, 28, 28), np.uint8), [0, 1, 2], list("0123456789")
+
+        def __init__(self, root, train, download):
+            inside.append(1)
+            assert len(inside) == 1
+            time.sleep(0.02)
+            inside.pop()
+
+    read = registry._torchvision(Downloaded, "FILE")
+    spec = DataSource("mnist", str(tmp_path)).spec
+    with ThreadPoolExecutor(4) as pool:
+        assert len([*pool.map(lambda _: read(tmp_path / "new" / "mnist", spec), range(4))]) == 4
+    (tmp_path / "new" / "mnist" / ".lock").unlink()
+    (tmp_path / "new" / "mnist" / ".lock").mkdir()  # no file can be opened there
+    read(tmp_path / "new" / "mnist", spec)
 
 
 @pytest.mark.parametrize("name", MNIST_FOLDERS)
