@@ -13,17 +13,21 @@ from multiprocessing import connection, resource_tracker
 from typing import Any
 
 KILLED = "a data worker was killed (out of memory or of shared memory?)"
+OUT_OF_SHARED_MEMORY = "a data worker has run out of shared memory; in Docker, raise --shm-size"
 WAIT_FOR_SIGNAL = 10  # seconds
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 # torch's words for a process that ended by itself, and for shared memory that cannot be had.
 _LOST = re.compile(
-    r"DataLoader worker \(pid\S* ?[\d, ]+\) (?:is killed by signal:|exited unexpectedly(?: with)?)([^.\n]*)"
+    r"DataLoader worker \(pid\S* ?([\d, ]+)\) (?:is killed by signal:|exited unexpectedly(?: with)?)([^.\n]*)"
 )
 _SHARED_MEMORY = re.compile(
     r"unable to (open|write to|resize|mmap|allocate) .*(shared memory|/torch_)|killed by signal: Bus error|torch_shm"
 )
 _FROM_WORKER = re.compile(r"Caught (\w+) in DataLoader worker process \d+\.\nOriginal Traceback")
+
+
+_started: list[multiprocessing.process.BaseProcess] = []  # the newest workers
 
 
 class LostWorkerError(RuntimeError):
@@ -44,12 +48,22 @@ def lost_worker(error: BaseException) -> str | None:
     if explained:
         return explained[0]
     if _SHARED_MEMORY.search(text):
-        return "a data worker has run out of shared memory; in Docker, raise --shm-size"
-    lost = [found.strip() for found in _LOST.findall(text)]
+        return OUT_OF_SHARED_MEMORY
+    lost = [(pids, how.strip()) for pids, how in _LOST.findall(text)]
     if not lost:
         return None
-    how = next((found for found in lost if found not in ("", "Killed")), None)
-    return f"a data worker has ended: {how}" if how else KILLED
+    how = next((how for _, how in lost if how not in ("", "Killed")), None)
+    pids = {int(pid) for pids, _ in lost for pid in re.findall(r"\d+", pids)}
+    return f"a data worker has ended: {how}" if how else _by_exit_code(pids)
+
+
+def _by_exit_code(pids: set[int]) -> str:
+    """Explain the loss of workers whose signal torch came too late to see."""
+    codes = [worker.exitcode or 0 for worker in _started if worker.pid in pids]
+    how = next((-code for code in codes if code < 0 and -code not in (signal.SIGKILL, signal.SIGTERM)), None)
+    if how is None:
+        return KILLED
+    return OUT_OF_SHARED_MEMORY if how == signal.SIGBUS else f"a data worker has ended: {signal.strsignal(how)}"
 
 
 def _chain_of(error: BaseException | None) -> list[BaseException]:
@@ -80,7 +94,10 @@ def starting_workers() -> Iterator[None]:
         if multiprocessing.get_start_method() != "fork":
             resource_tracker.ensure_running()  # its start unblocks two of the signals
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        others = multiprocessing.active_children()
         yield
+        _started.extend(set(multiprocessing.active_children()) - set(others))
+        del _started[:-64]
     except OSError as error:
         raise LostWorkerError(f"no data worker can be started ({error.strerror})") from error
     finally:
