@@ -15,7 +15,7 @@ _OTHERS = (
     "weights of other tools: build_model(...).load_state_dict(...)"
 )
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-OF_LAYERS = ("weight", "bias", "running_mean", "running_var")  # ends of names
+OF_LAYERS = ("weight", "running_mean", "running_var")  # ends of names; a bias may be an attention's mask, a buffer
 
 
 def fit_to(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
@@ -97,8 +97,8 @@ def check_tensors(state: dict[str, Tensor], source: object) -> None:
     """Check what holds of the tensors of any network; of one's own, ``check_values`` checks the rest.
 
     Raises:
-        ValueError: one is not dense; or a weight, bias or running statistic is not floating-point, not finite in
-            float32, or a negative variance; names it.
+        ValueError: one is not dense; or a weight or running statistic is not floating-point, not finite in float32, or
+            a negative variance; names it.
     """
     for name, value in state.items():
         wrong = _wrong_form(value) or (_wrong_values(name, value) if name.endswith(OF_LAYERS) else None)

@@ -129,8 +129,8 @@ def no_affine(num_classes): return Net(num_classes, nn.BatchNorm2d(8, affine=Fal
 def no_statistics(num_classes): return Net(num_classes, nn.BatchNorm2d(8, track_running_stats=False))
 def own_norm(num_classes): return Net(num_classes, OwnBatchNorm(8))
 def buffers(num_classes):
-    mask, used = torch.tensor([0, -torch.inf]), torch.tensor([True, False])
-    return Ordered(num_classes, order=torch.arange(num_classes), mask=mask, used=used)
+    mask, bias = torch.tensor([0, -torch.inf]), torch.ones(2, 2).tril().bool()
+    return Ordered(num_classes, order=torch.arange(num_classes), mask=mask, bias=bias)
 series, tied = Series, Tied
 """
 
