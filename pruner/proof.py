@@ -19,6 +19,7 @@ from . import groups
 from .cut import Entries, Kept, cut, kept_entries
 from .plan import Plan
 from .structure import Structure
+from .trace import eval_mode
 
 log = logging.getLogger(__name__)
 CLOSE = 1e-9  # of the largest output, in float64
@@ -52,14 +53,10 @@ def cut_and_compare(
     Raises:
         CutMismatchError: the outputs differ.
     """
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    with _full_precision(next(model.parameters()).device):
+    with eval_mode(model), _full_precision(next(model.parameters()).device):
         expected = _flat(masked_outputs(model, kept, kind, structure, images)).float()
         masks = cut(model, kept, kind, structure, optimizer)
         apart = _apart(_flat(model(images)).float(), expected)
-    for module, mode in modes.items():
-        module.training = mode
     coarsest = max(torch.finfo(p.dtype).eps for p in model.parameters() if p.is_floating_point())
     if not apart <= max(ROUNDING, 16 * coarsest):
         raise CutMismatchError(

@@ -158,7 +158,7 @@ def trace(model: nn.Module, example: Any) -> Trace:
 
 def _trace(model: nn.Module, tensors: dict[str, Tensor], example: Any) -> Trace:
     tracer = _Tracer(model, tensors)
-    with _eval_mode(model), torch.inference_mode():
+    with eval_mode(model), torch.inference_mode():
         tracer.run(model, tensors, example)
         if not tracer.all_called:  # auxiliary heads run only while the network trains
             calls, model.training = tracer.trace.calls, True
@@ -168,7 +168,7 @@ def _trace(model: nn.Module, tensors: dict[str, Tensor], example: Any) -> Trace:
 
 
 @contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """Eval mode within, without fused attention, which would hide its layers."""
     modes = {module: module.training for module in model.modules()}
     fused = torch.backends.mha.get_fastpath_enabled()
