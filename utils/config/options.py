@@ -366,7 +366,7 @@ def stored_defaults() -> dict[str, Any]:
     return {f.name: f.default for f in fields(Options) if not f.metadata.get("of_command")}
 
 
-def typed_settings(options: Options) -> dict[str, Any]:
+def settings_off_default(options: Options) -> dict[str, Any]:
     """Return plain values of the settings that change the result and are not at their defaults, files left out."""
     values = to_plain(options)
     return {

@@ -6,7 +6,7 @@ import torch
 
 from pruner.regularized import penalizes_groups
 from utils.checkpoint.record import FinetuneMetrics
-from utils.config.options import typed_settings
+from utils.config.options import settings_off_default
 from utils.dist.process_group import shard
 from utils.pipeline.prepare import Job
 from utils.reporting.run_dir import RunDir
@@ -42,7 +42,7 @@ def collect_report(job: Job) -> dict[str, Any]:
         "ratios": str(options.ratios),
         "penalize": ("group" if penalizes_groups(options, planned.plan) else "filter") if planned.schedule else None,
         "seed": options.seed,
-        "settings": typed_settings(options),
+        "settings": settings_off_default(options),
         "base_model": record.base,
         "pruned": planned.plan.pruned,
         "params_before": planned.before.params,
