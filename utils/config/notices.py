@@ -8,10 +8,10 @@ from utils.config.options import GREG, Options, by_section
 
 # Of the prune phase and the cut, which --directly_ft_weights leaves out.
 BEFORE_FINE_TUNING = (
-    "base_model_path", "weights_key", "pretrained", "allow_untrained", "stage_pr", "skip_layers", "base_pr_model",
-    "pick_pruned", "inherit_pruned", "reinit", "rank", "round_to", *(f.name for f in by_section()[GREG]),
-    "save_mag_reg_log", "save_order_log", "plot_interval", "model_noise_std", "model_noise_num", "check_jsv_loop",
-    "report_latency",
+    *(name for name in PRUNERS["none"].ignores if name not in ("wg", "expect_speedup")),
+    *(f.name for f in by_section()[GREG]),
+    "base_model_path", "weights_key", "pretrained", "allow_untrained", "save_mag_reg_log", "save_order_log",
+    "plot_interval", "model_noise_std", "model_noise_num", "check_jsv_loop", "report_latency",
 )  # fmt: skip
 
 
