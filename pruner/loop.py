@@ -31,12 +31,9 @@ from .short_schedule import short_schedule
 from .structure import Structure
 
 log = logging.getLogger(__name__)
-# Smallest values of settings that are numbers; those of WHOLE are whole.
-SMALLEST = {
-    "seed": 0, "update_reg_interval": 1, "stabilize_reg_interval": 0, "fix_reg_interval": 1, "prune_steps": 1,
-    "reg_upper_limit": 0, "reg_upper_limit_pick": 0,
-}  # fmt: skip
-WHOLE = ("seed", "update_reg_interval", "stabilize_reg_interval", "fix_reg_interval", "prune_steps")
+# Settings that are whole numbers -> the smallest possible; those from 0 up; those above 0.
+WHOLE = {"seed": 0, "update_reg_interval": 1, "stabilize_reg_interval": 0, "fix_reg_interval": 1, "prune_steps": 1}
+NOT_NEGATIVE = ("reg_upper_limit", "reg_upper_limit_pick")
 POSITIVE = ("reg_granularity_prune", "reg_granularity_pick", "mag_ratio_limit", "lr_prune")
 ADAPTIVE = ("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Lion", "Adafactor")
 
@@ -72,8 +69,8 @@ class Settings:
                 continue
             if name in WHOLE and int(value) != value:
                 raise ValueError(f"{name} {value} is not a whole number")
-            if name in SMALLEST and not value >= SMALLEST[name]:
-                raise ValueError(f"{name} {value} is less than {SMALLEST[name]}")
+            if name in (*WHOLE, *NOT_NEGATIVE) and not value >= WHOLE.get(name, 0):
+                raise ValueError(f"{name} {value} is less than {WHOLE.get(name, 0)}")
             if name in POSITIVE and not value > 0:
                 raise ValueError(f"{name} {value} is not above 0")
 
