@@ -315,7 +315,7 @@ def test_settings_that_do_not_affect_results_may_change_and_epochs_may_be_added(
 
 @pytest.mark.parametrize("path", ["auto", "directory"])
 @pytest.mark.parametrize("steps", [1, 4])  # before the first checkpoint of the added epochs, and after it
-def test_a_finished_run_killed_in_added_epochs_goes_on_with_them(steps, path, half, monkeypatch):
+def test_a_finished_run_killed_in_added_epochs_resumes_in_them(steps, path, half, monkeypatch):
     run_dir, words = half
     cwd = run_dir.parents[1]
     run_program(cwd, "--resume_path", run_dir)
