@@ -3,7 +3,7 @@
 import logging
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +42,17 @@ def save(path: Path, checkpoint: Checkpoint, previous: Path | None = None) -> No
 
 
 def read(
-    path: Path, trust: bool = False, weights_key: str | None = None, own: Mapping[str, Tensor] | None = None
+    path: Path,
+    trust: bool = False,
+    weights_key: str | None = None,
+    own: Callable[[], Mapping[str, Tensor]] | None = None,
 ) -> Checkpoint | ExternalWeights:
     """Read a checkpoint of this program, or the weights of another tool's file.
 
     Args:
         trust: unpickle a network in `path`, which runs code from the file.
         weights_key: key of the state dict to read, if another tool's file holds several.
-        own: state dict of the network that another tool's weights are for, as for ``find_weights``.
+        own: gives the state dict of the network that another tool's weights are for, as for ``find_weights``.
 
     Raises:
         ValueError: the file cannot be read, or holds more than tensors and plain values.
@@ -65,7 +68,7 @@ def read(
                 f"{VERSION}"
             )
         return Checkpoint.from_file(validate(content, path))
-    return ExternalWeights(*find_weights(content, path, weights_key, own))
+    return ExternalWeights(*find_weights(content, path, weights_key, own() if own else None))
 
 
 def _read_content(path: Path, trust: bool) -> Any:

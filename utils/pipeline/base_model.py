@@ -1,5 +1,6 @@
 """Load the base network of a run."""
 
+import functools
 import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,7 +14,6 @@ from model import (
     TORCHVISION_MODELS,
     add_biases,
     build_model,
-    build_on_meta,
     check_forward,
     fit_to,
     is_small,
@@ -86,12 +86,12 @@ def _pretrained_weights(options: Options, spec: DataSpec) -> tuple[dict[str, Ten
 
 
 def _load_file(options: Options, spec: DataSpec, pattern: str) -> BaseModel:
-    path, own = find_one(pattern), dict[str, Tensor]()
-    if is_timm(options.arch) or runs_file(options.arch):  # of ours none has all its layers in one submodule
-        own = build_on_meta(options.arch, spec.classes, spec.channels, spec.size).state_dict()
-    content = files.read(path, options.trust_checkpoint, options.weights_key, own)
+    path = find_one(pattern)
+    arguments = (options.arch, spec.classes, spec.channels, spec.size, not options.not_use_bn)
+    dense = functools.cache(lambda: build_model(*arguments))  # checkpoints of ours do without
+    content = files.read(path, options.trust_checkpoint, options.weights_key, lambda: dense().state_dict())
     if isinstance(content, ExternalWeights):
-        return _load_external(options, spec, path, content)
+        return _load_external(options, spec, path, content, dense())
     stored = content.options
     if stored["arch"] != options.arch:
         raise ValueError(f"{path} holds a {stored['arch']}, not a {options.arch}: pass --arch {stored['arch']}")
@@ -110,8 +110,9 @@ def _rebuild(checkpoint: Checkpoint, source: str | Path) -> BaseModel:
     return BaseModel(model, str(source), checkpoint.is_pruned, checkpoint.kept, checkpoint.masks)
 
 
-def _load_external(options: Options, spec: DataSpec, path: Path, content: ExternalWeights) -> BaseModel:
-    model = build_model(options.arch, spec.classes, spec.channels, spec.size, not options.not_use_bn)
+def _load_external(
+    options: Options, spec: DataSpec, path: Path, content: ExternalWeights, model: nn.Module
+) -> BaseModel:
     state, renamed = rename_head(content.model, model.state_dict(), path)
     if options.not_use_bn:
         add_biases(model, state)
