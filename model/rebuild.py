@@ -1,4 +1,11 @@
-"""Rebuild a network from a file of weights: validated, and fitted to the shapes in the file."""
+"""Rebuild a network from a file of weights: validated, and fitted to the shapes in the file.
+
+``load_pruned`` is for users, ``rebuild`` for the program. The checks also serve weights of other tools
+(utils/checkpoint/files.py), and ``fit_to`` plans on the meta device. A new check of a tensor: in ``check_tensors`` if
+it holds for any network, in ``check_values`` if it depends on the network, never in ``fit_to``, whose tensors may have
+no values. What a kind of layer states of its size is set here and in pruner/cut.py, which is installed alone: change
+both.
+"""
 
 import os
 from collections.abc import Callable
@@ -25,7 +32,7 @@ def fit_to(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
     neither the masks of the cut nor the library that made it. Only what can have come of pruning is touched: no larger
     than it is, with as many dimensions.
     """
-    empty: dict[int, Tensor] = {}  # of tied tensors one stays one
+    empty: dict[int, Tensor] = {}  # id of a tensor -> its successor: tied tensors stay tied
     for prefix, module in model.named_modules():
         before = getattr(module, "weight", None)
         for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
@@ -94,7 +101,7 @@ def check_fit(own: dict[str, Tensor], state: dict[str, Tensor], source: object) 
 
 
 def check_tensors(state: dict[str, Tensor], source: object) -> None:
-    """Check what holds of the tensors of any network; of one's own, ``check_values`` checks the rest.
+    """Check what holds for the tensors of any network; the rest needs the network: ``check_values``.
 
     Raises:
         ValueError: one is not dense; or a weight or running statistic is not floating-point, not finite in float32, or
@@ -107,7 +114,9 @@ def check_tensors(state: dict[str, Tensor], source: object) -> None:
 
 
 def check_values(model: nn.Module, state: dict[str, Tensor], source: object) -> None:
-    """Check that each tensor of `state` can become the one of `model` with its name; all of these names are known.
+    """Check that each tensor of `state` can become the one of `model` with its name.
+
+    After ``check_fit`` and ``check_tensors``. Buffers may hold any value of their kind, such as a mask's -inf.
 
     Raises:
         ValueError: numbers of another kind, or a parameter that is not finite in float32; names it.
@@ -115,9 +124,9 @@ def check_values(model: nn.Module, state: dict[str, Tensor], source: object) -> 
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     for name, own in model.state_dict().items():
         value = state.get(name, own)
-        counts = name.endswith("num_batches_tracked")  # averaged over checkpoints they may have become fractions
+        is_count = name.endswith("num_batches_tracked")  # averaged over checkpoints it may have become a fraction
         wrong = None
-        if _kind(value) != _kind(own) and not counts:
+        if _kind(value) != _kind(own) and not is_count:
             wrong = f"holds {_dtype(value)} numbers; the network's are {_dtype(own)}"
         elif name in parameters and value.is_floating_point():
             wrong = _wrong_values(name, value)

@@ -102,7 +102,7 @@ def _cut_tensor(tensor: Tensor, dim: int, index: Tensor, optimizer: torch.optim.
 
 
 def _set_sizes(model: nn.Module, structure: Structure) -> None:
-    """Set the sizes that modules state to those of their weights."""
+    """Set the sizes that modules state to those of their weights; model/rebuild.py has the same rules."""
     for name, layer in structure.layers.items():
         module = model.get_submodule(name)
         if isinstance(module, nn.Linear):
