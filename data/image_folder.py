@@ -160,8 +160,8 @@ class FolderSplit:
             worker_init_fn=end_with_program,
             generator=torch.Generator(),  # else the workers' seed is drawn from the global one
         )
-        with worker_errors():
-            with starting_workers():
+        with worker_errors() as workers:
+            with starting_workers(workers):
                 batches = iter(loader)
             for (images, labels), size in zip(batches, sizes, strict=False):
                 if self.device.type == "cpu":

@@ -15,19 +15,17 @@ from typing import Any
 KILLED = "a data worker was killed (out of memory or of shared memory?)"
 OUT_OF_SHARED_MEMORY = "a data worker has run out of shared memory; in Docker, raise --shm-size"
 WAIT_FOR_SIGNAL = 10  # seconds
+Worker = multiprocessing.process.BaseProcess
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 # torch's words for a process that ended by itself, and for shared memory that cannot be had.
 _LOST = re.compile(
-    r"DataLoader worker \(pid\S* ?([\d, ]+)\) (?:is killed by signal:|exited unexpectedly(?: with)?)([^.\n]*)"
+    r"DataLoader worker \(pid\S* ?[\d, ]+\) (?:is killed by signal:|exited unexpectedly(?: with)?)([^.\n]*)"
 )
 _SHARED_MEMORY = re.compile(
     r"unable to (open|write to|resize|mmap|allocate) .*(shared memory|/torch_)|killed by signal: Bus error|torch_shm"
 )
 _FROM_WORKER = re.compile(r"Caught (\w+) in DataLoader worker process \d+\.\nOriginal Traceback")
-
-
-_started: list[multiprocessing.process.BaseProcess] = []  # the newest workers
 
 
 class LostWorkerError(RuntimeError):
@@ -49,21 +47,11 @@ def lost_worker(error: BaseException) -> str | None:
         return explained[0]
     if _SHARED_MEMORY.search(text):
         return OUT_OF_SHARED_MEMORY
-    lost = [(pids, how.strip()) for pids, how in _LOST.findall(text)]
+    lost = [found.strip() for found in _LOST.findall(text)]
     if not lost:
         return None
-    how = next((how for _, how in lost if how not in ("", "Killed")), None)
-    pids = {int(pid) for pids, _ in lost for pid in re.findall(r"\d+", pids)}
-    return f"a data worker has ended: {how}" if how else _by_exit_code(pids)
-
-
-def _by_exit_code(pids: set[int]) -> str:
-    """Explain the loss of workers whose signal torch came too late to see."""
-    codes = [worker.exitcode or 0 for worker in _started if worker.pid in pids]
-    how = next((-code for code in codes if code < 0 and -code not in (signal.SIGKILL, signal.SIGTERM)), None)
-    if how is None:
-        return KILLED
-    return OUT_OF_SHARED_MEMORY if how == signal.SIGBUS else f"a data worker has ended: {signal.strsignal(how)}"
+    how = next((found for found in lost if found not in ("", "Killed")), None)
+    return f"a data worker has ended: {how}" if how else KILLED
 
 
 def _chain_of(error: BaseException | None) -> list[BaseException]:
@@ -76,11 +64,14 @@ def _chain_of(error: BaseException | None) -> list[BaseException]:
 
 
 @contextmanager
-def starting_workers() -> Iterator[None]:
+def starting_workers(started: list[Worker] | None = None) -> Iterator[None]:
     """Start worker processes that ignore signals to the process group.
 
     The program finishes its step after such a signal and needs its workers for it. They inherit the blocked mask, so
     no signal reaches them; they end with the program, or when it closes the loader.
+
+    Args:
+        started: gains the workers.
 
     Raises:
         LostWorkerError: they cannot be started.
@@ -96,8 +87,8 @@ def starting_workers() -> Iterator[None]:
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         others = multiprocessing.active_children()
         yield
-        _started.extend(set(multiprocessing.active_children()) - set(others))
-        del _started[:-64]
+        if started is not None:
+            started += set(multiprocessing.active_children()) - set(others)
     except OSError as error:
         raise LostWorkerError(f"no data worker can be started ({error.strerror})") from error
     finally:
@@ -140,16 +131,19 @@ def _wait_for_program() -> None:
 
 
 @contextmanager
-def worker_errors() -> Iterator[None]:
-    """Raise errors of workers as one line.
+def worker_errors() -> Iterator[list[Worker]]:
+    """Raise errors of workers as one line. Yields a list for the workers, whose exit codes help to explain.
 
     Raises:
         LostWorkerError: a worker was killed.
     """
+    workers: list[Worker] = []
     try:
-        yield
+        yield workers
     except Exception as error:
         lost = _lost_at(error)
+        if lost == KILLED:
+            lost = _by_exit_code(workers)
         if lost:
             raise LostWorkerError(lost) from error
         raised = _as_raised(error)
@@ -171,6 +165,15 @@ def _lost_at(error: Exception) -> str | None:
     except RuntimeError as signalled:
         return lost_worker(signalled) or KILLED
     return KILLED
+
+
+def _by_exit_code(workers: list[Worker]) -> str:
+    """Explain the loss of one of `workers` whose signal torch came too late to see."""
+    codes = [worker.exitcode or 0 for worker in workers]
+    how = next((-code for code in codes if code < 0 and -code not in (signal.SIGKILL, signal.SIGTERM)), None)
+    if how is None:
+        return KILLED
+    return OUT_OF_SHARED_MEMORY if how == signal.SIGBUS else f"a data worker has ended: {signal.strsignal(how)}"
 
 
 def _as_raised(error: Exception) -> Exception:
