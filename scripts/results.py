@@ -86,14 +86,12 @@ def write_page(
     """
     cells = expand_grid(read_grid(GRID))
     finished = finished_runs(cells, results)
-    cells = [cell for cell in cells if not cell.later or cell.name in finished]
     runs = runs_by_experiment(cells, finished)
     tables = all_tables(runs) | {"published": published_rows()}
     for name, rows in tables.items():
         write_text(results / f"{name}.csv", to_csv(rows))
-    counts = count_runs(
-        {name: len(members) for name, members in runs.items()}, Counter(cell.experiment for cell in cells)
-    )
+    planned = Counter(cell.experiment for cell in cells if not cell.later or cell.name in finished)
+    counts = count_runs({name: len(members) for name, members in runs.items()}, planned)
     write_text(target, f"{fill_template(TEMPLATE.read_text(), tables).rstrip()}\n\n{counts}\n")
     draw_all(runs, pictures)
     for name in FIGURE1_RUNS:

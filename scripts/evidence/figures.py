@@ -36,6 +36,10 @@ DATA = "CIFAR-10 (JPEG q75)"
 SOURCE = f"{DATA}, ResNet20"
 Point = tuple[float, float, float]  # x, mean, standard deviation
 Select = Callable[[dict[str, list[Run]]], list[Run]]
+# Where a point's label lies, clear of L1's rising line: side of the text that meets the point, shift in points.
+Label = tuple[str, tuple[float, float]]
+ABOVE_LINE: Label = ("right", (-6, 5))
+BELOW_LINE: Label = ("left", (-14, -17))
 
 
 def draw_all(runs: dict[str, list[Run]], folder: Path) -> None:
@@ -151,16 +155,15 @@ def draw_rates(runs: dict[str, list[Run]]) -> Figure | None:
     return figure
 
 
-def draw_lengths(runs: dict[str, list[Run]], select: Select, ratio: str) -> Figure | None:
-    """Draw L1 and GReg-1 against their total steps, and against the FLOPs of these."""
+def draw_lengths(runs: dict[str, list[Run]], select: Select, ratio: str, label: Label) -> Figure | None:
+    """Draw accuracy against total steps, where GReg-1's points have a `label`, and against the FLOPs of these."""
     selected = [(axes, report) for axes, report in select(runs) if axes["ratio"] == ratio]
     if not any(axes["method"] == "GReg-1" for axes, _ in selected):
         return None
     title = f"{100 * float(ratio):g} % of the filters gone, by length of training, mean and std over seeds: {SOURCE}"
     figure, (left, right) = make_panels(2, title)
-    # Labels lie where L1's line does not pass: to the left of a point over steps, below it over arithmetic.
-    plot_lengths(left, selected, total_steps, "right", (-6, 5))
-    plot_lengths(right, selected, dense_equivalent_steps, "left", (-14, -17))
+    plot_lengths(left, selected, total_steps, label)
+    plot_lengths(right, selected, dense_equivalent_steps, BELOW_LINE)
     left.set_xlabel("steps in all (GReg-1: before + after the cut)")
     right.set_xlabel("arithmetic, in steps of the uncut network")
     left.set_ylabel("test accuracy, best epoch, %")
@@ -168,10 +171,8 @@ def draw_lengths(runs: dict[str, list[Run]], select: Select, ratio: str) -> Figu
     return figure
 
 
-def plot_lengths(
-    ax: Axes, runs: list[Run], length: Callable[[Report], float], label_side: str, label_shift: tuple[float, float]
-) -> None:
-    """Plot accuracy against `length`: L1 as a line, GReg-1 as labelled points."""
+def plot_lengths(ax: Axes, runs: list[Run], length: Callable[[Report], float], label: Label) -> None:
+    """Plot accuracy against `length`: L1 and scratch as lines, GReg-1 as labelled points."""
     groups = {(axes["method"], axes["before"], axes["tuned"]): report for axes, report in runs}
     points = {
         (method, before, tuned): (
@@ -180,12 +181,13 @@ def plot_lengths(
         )
         for (method, before, tuned), report in groups.items()
     }
-    for method, line in {"L1": "-", "GReg-1": "none"}.items():
+    for method, line in {"L1": "-", "scratch": ":", "GReg-1": "none"}.items():
         plot_method(ax, sorted(point for key, point in points.items() if key[0] == method), method, line)
     for (method, before, tuned), (x, y, _) in points.items():
         if method == "GReg-1":
-            label = f"{int(before):,} + {int(tuned):,}"
-            ax.annotate(label, (x, y), label_shift, textcoords="offset points", ha=label_side, fontsize=8)
+            side, shift = label
+            text = f"{int(before):,} + {int(tuned):,}"
+            ax.annotate(text, (x, y), shift, textcoords="offset points", ha=side, fontsize=8)
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter("{x:,.0f}")
@@ -225,8 +227,8 @@ PICTURES: dict[str, Callable[[dict[str, list[Run]]], Figure | None]] = {
     "cut": draw_cut,
     "schedule": partial(draw_schedule, experiment="schedule", net="ResNet20"),
     "schedule56": partial(draw_schedule, experiment="schedule56", net="ResNet56"),
-    "lengths": partial(draw_lengths, select=select_by_length, ratio="0.9"),
-    "full": partial(draw_lengths, select=select_full, ratio="0.9"),
+    "lengths": partial(draw_lengths, select=select_by_length, ratio="0.9", label=ABOVE_LINE),
+    "full": partial(draw_lengths, select=select_full, ratio="0.9", label=BELOW_LINE),
     "trend": partial(draw_trend, ratio="0.9"),
     "lr": draw_rates,
 }

@@ -90,7 +90,7 @@ def select_full(runs: dict[str, list[Run]]) -> list[Run]:
             axes | {"ratio": "0.9"},  # of all these runs, so not an axis of the grid
             report | {"iterations": iterations[axes["method"]] | report["iterations"]},
         )
-        for experiment in ("full", "full-seeds", "full-longer", "full-scratch")
+        for experiment in ("full", "full-seeds", "full-longer", "full-longest", "full-scratch")
         for axes, report in runs[experiment]
         if axes["method"] in iterations
     ]
