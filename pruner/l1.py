@@ -14,7 +14,8 @@ from .selection import Comparison, picks
 class L1(InLoop):
     """Cut the groups of smallest (or largest, or random) mean magnitude, without a prune phase.
 
-    In a program of one's own: ``L1(network, example, speedup=2.0).cut()``; the arguments are those of ``GReg1``.
+    In a program of one's own: ``L1(network, example, speedup=2.0).cut()``; settings are ``seed`` and ``pick_pruned``,
+    and the other arguments those of ``GReg1`` without `steps`.
     """
 
     prunes = True
@@ -33,7 +34,7 @@ class L1(InLoop):
     ):
         self._prepare(network, example, speedup, ratios, rank, round_to)
         context = PruningContext(network, self.plan, None, None, lambda *_: 0.0, self.structure)
-        self._kept, self._comparison = picks(Settings.of(None, False, settings), context)
+        self._kept, self._comparison = picks(Settings.of(L1, None, settings), context)
 
     @classmethod
     def build(cls, options: PrunerOptions, context: PruningContext) -> "L1":

@@ -25,12 +25,14 @@ from .cut import Kept
 from .layers import traced_layers
 from .options import PENALIZED
 from .plan import Plan
-from .proof import cut_and_compare, prove
+from .proof import cut_and_compare, prove, random_like
 from .ratios import RANKS, GlobRatios, plan_by_name, plan_by_speedup
 from .short_schedule import short_schedule
 from .structure import Structure
 
 log = logging.getLogger(__name__)
+OF_SELECTION = ("seed", "pick_pruned")  # settings of methods without a prune phase, too
+GIVEN_OTHERWISE = ("prune_steps", "lr_prune", "stage_pr")  # given by `steps`, by the user's optimizer and by `ratios`
 # Settings that are whole numbers -> the smallest possible; those from 0 up; those above 0.
 WHOLE = {"seed": 0, "update_reg_interval": 1, "stabilize_reg_interval": 0, "fix_reg_interval": 1, "prune_steps": 1}
 NOT_NEGATIVE = ("reg_upper_limit", "reg_upper_limit_pick")
@@ -67,25 +69,28 @@ class Settings:
         for name, value in vars(self).items():
             if value is None:
                 continue
+            shown = f"{'steps' if name == 'prune_steps' else name} {value}"
             if name in WHOLE and int(value) != value:
-                raise ValueError(f"{name} {value} is not a whole number")
+                raise ValueError(f"{shown} is not a whole number")
             if name in (*WHOLE, *NOT_NEGATIVE) and not value >= WHOLE.get(name, 0):
-                raise ValueError(f"{name} {value} is less than {WHOLE.get(name, 0)}")
+                raise ValueError(f"{shown} is less than {WHOLE.get(name, 0)}")
             if name in POSITIVE and not value > 0:
-                raise ValueError(f"{name} {value} is not above 0")
+                raise ValueError(f"{shown} is not above 0")
 
     @classmethod
-    def of(cls, steps: int | None, picks_later: bool, given: Mapping[str, Any]) -> "Settings":
-        """Make settings of keywords; with `steps` the schedule fits into so many optimizer steps.
+    def of(cls, method: type[Pruner], steps: int | None, given: Mapping[str, Any]) -> "Settings":
+        """Make the settings of a method; with `steps` the schedule fits into so many optimizer steps.
 
         Raises:
-            TypeError: no such setting.
+            TypeError: the method has no such setting.
             ValueError: too few steps, or a setting out of its range.
         """
-        known = {f.name: f for f in fields(cls)}
+        known = {f.name: f for f in fields(cls) if f.name not in (*GIVEN_OTHERWISE, *method.ignores)}
+        if not method.has_prune_phase:
+            known = {name: known[name] for name in OF_SELECTION}
         for name in given:
             if name not in known:
-                raise TypeError(f"no setting '{name}'; there are {', '.join(known)}")
+                raise TypeError(f"{method.__name__} has no setting '{name}'; its settings are {', '.join(known)}")
         exact: dict[str, Any] = {
             name: Decimal(str(value)) if isinstance(known[name].default, Decimal) else value
             for name, value in given.items()
@@ -93,8 +98,8 @@ class Settings:
         settings = cls(**exact | {"prune_steps": steps})
         if steps is None:
             return settings
-        chosen = short_schedule(settings, {*given, "lr_prune"}, picks_later)
-        return replace(settings, **{name: value for name, value in chosen.items() if name in known})
+        chosen = short_schedule(settings, {*given, "lr_prune"}, method.picks_later)
+        return replace(settings, **chosen)
 
 
 def make_plan_for(
@@ -215,8 +220,9 @@ class InLoop(Pruner):
         if kept.keys() != self.plan.pruned.keys():
             raise RuntimeError("not all layers have made their selection: train until the pruner has finished")
         device = next(self.network.parameters()).device
-        example = tree_map_only(Tensor, lambda t: t.to(device), self.example)
+        images = random_like(self.example, torch.Generator().manual_seed(0))
+        images = tree_map_only(Tensor, lambda t: t.to(device), images)
         for handle in self._handles:
             handle.remove()
-        cut_and_compare(self.network, kept, "filter", self.structure, example, self._optimizer)
+        cut_and_compare(self.network, kept, "filter", self.structure, images, self._optimizer)
         return self.network

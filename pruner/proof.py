@@ -123,7 +123,7 @@ def prove(model: nn.Module, plan: Plan, structure: Structure, example: Any, seed
     groups_of = {p.layer.name: p.groups for p in plan.layers}
     generator = torch.Generator().manual_seed(seed)
     whole = _scrambled(model, generator)
-    images = tree_map_only(Tensor, lambda t: _random_images(t, generator), example)
+    images = random_like(example, generator, torch.float64)
     kept = {}
     for name, n in pruned.items():
         kept[name] = torch.ones(groups_of[name], dtype=torch.bool)
@@ -195,11 +195,20 @@ def _apart(a: Tensor, b: Tensor) -> float:
     return ((a - b).abs().max() / b.abs().max().clamp_min(torch.finfo(b.dtype).tiny)).item()
 
 
-def _random_images(tensor: Tensor, generator: torch.Generator) -> Tensor:
-    if not tensor.is_floating_point():
-        return tensor.cpu()
-    shape = (2, *tensor.shape[1:]) if tensor.ndim else ()
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
+def random_like(example: Any, generator: torch.Generator, dtype: torch.dtype | None = None) -> Any:
+    """Put random images in place of the floating-point tensors of `example`, two of each, all on the CPU.
+
+    Args:
+        dtype: of the random images; None: as they are in `example`.
+    """
+
+    def random(tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor.cpu()
+        shape = (2, *tensor.shape[1:]) if tensor.ndim else ()
+        return torch.randn(shape, generator=generator, dtype=dtype or tensor.dtype)
+
+    return tree_map_only(Tensor, random, example)
 
 
 @torch.no_grad()

@@ -100,7 +100,7 @@ class GReg(InLoop):
         round_to: int = 1,
         **settings: Any,
     ):
-        options = Settings.of(steps, self.picks_later, settings)
+        options = Settings.of(type(self), steps, settings)
         self._prepare(network, example, speedup, ratios, rank, round_to)
         picks, comparison = self._l1(options, PruningContext(network, self.plan, None, None, _no_loss, self.structure))
         structure = self.structure if penalizes_groups(options, self.plan) else None

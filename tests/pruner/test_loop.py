@@ -6,6 +6,7 @@ import logging
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from itertools import count
 
 import pytest
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from helpers import ROOT
 from torch import nn
 
-from pruner import L1, FixReg, GReg1, GReg2
+from pruner import L1, CutMismatchError, FixReg, GReg1, GReg2, Settings, cut, proof
 from pruner.loop import InLoop
 
 EXAMPLE = torch.zeros(1, 3, 8, 8)
@@ -290,6 +291,52 @@ REFUSED = {
     "a cut before the selection": (lambda network: GReg2(network, EXAMPLE, speedup=1.5).cut(), RuntimeError, "select"),
     "images that do not fit": (lambda network: L1(network, EXAMPLE[:, :2], speedup=1.5), ValueError, "cannot be run"),
 }  # fmt: skip
+
+
+SETTINGS = {
+    "seed": 1, "pick_pruned": "max", "penalize": "filter", "block_loss_grad": True, "update_reg_interval": 2,
+    "stabilize_reg_interval": 3, "reg_upper_limit": 0.5, "reg_upper_limit_pick": 0.02, "reg_granularity_prune": 0.05,
+    "reg_granularity_pick": 0.005, "reg_granularity_recover": -1e-3, "mag_ratio_limit": 50.0, "fix_reg_interval": 7,
+    "prune_steps": 30, "lr_prune": 0.1, "stage_pr": "0.5",
+}  # fmt: skip
+EFFECTIVE = {
+    L1: {"seed", "pick_pruned"},
+    GReg1: {*SETTINGS} - {
+        "reg_upper_limit_pick", "reg_granularity_pick", "reg_granularity_recover", "fix_reg_interval",
+        "prune_steps", "lr_prune", "stage_pr",
+    },
+    GReg2: {*SETTINGS} - {"pick_pruned", "fix_reg_interval", "prune_steps", "lr_prune", "stage_pr"},
+    FixReg: {*SETTINGS} - {
+        "reg_upper_limit_pick", "reg_granularity_pick", "reg_granularity_recover", "mag_ratio_limit",
+        "prune_steps", "lr_prune", "stage_pr",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("method", EFFECTIVE)
+def test_a_setting_has_an_effect_or_is_refused(network, method, name):
+    assert SETTINGS.keys() == {f.name for f in fields(Settings)}
+    if name in EFFECTIVE[method]:
+        method(network, EXAMPLE, ratios="up:0.5", **{name: SETTINGS[name]})
+        return
+    with pytest.raises(TypeError, match=f"{method.__name__} has no setting '{name}'; its settings are .*seed"):
+        method(network, EXAMPLE, ratios="up:0.5", **{name: SETTINGS[name]})
+
+
+def test_a_wrong_cut_is_noticed_though_the_example_is_zero(network, monkeypatch):
+    """Zeros alone cannot tell the filters of a conv without bias apart."""
+
+    def cut_and_swap(model, *arguments):
+        masks = cut(model, *arguments)
+        model.up.weight.data = model.up.weight.flip(0)
+        return masks
+
+    pruner = L1(network.eval(), EXAMPLE, ratios="up:0.5")
+    network.stem.bias.data.zero_()
+    monkeypatch.setattr(proof, "cut", cut_and_swap)
+    with pytest.raises(CutMismatchError, match="the cut is wrong"):
+        pruner.cut()
 
 
 @pytest.mark.parametrize(("call", "kind", "message"), REFUSED.values(), ids=REFUSED)

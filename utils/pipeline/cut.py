@@ -26,7 +26,7 @@ def cut_and_measure(job: Job, pruner: Pruner) -> None:
             run.record.pruning.latency["dense"] = measure_latency(job.model, spec.channels, spec.size)
         if job.planned.plan.pruned:
             _cut(job, pruner)
-            _measure_after(job)
+            _measure_after(job, pruner)
         if options.report_latency:
             run.record.pruning.latency["cut"] = measure_latency(job.model, spec.channels, spec.size)
         _probe(job)
@@ -58,7 +58,7 @@ def _cut(job: Job, pruner: Pruner) -> None:
     job.run.set_pruned({} if masks else kept, masks)
 
 
-def _measure_after(job: Job) -> None:
+def _measure_after(job: Job, pruner: Pruner) -> None:
     metrics = job.run.record.pruning
     metrics.after_cut = evaluate(job.model, job.data.test_batches())
     before, after = metrics.acc1_before_cut_bn or 0.0, reestimated_acc1(job.model, job.data)
@@ -68,10 +68,10 @@ def _measure_after(job: Job) -> None:
         f"cut: test acc1 {metrics.before_cut['acc1']:.2f} -> {metrics.after_cut['acc1']:.2f} raw, "
         f"{before:.2f} -> {after:.2f} with re-estimated batch-norm statistics"
     )
-    if before - after > MAX_LOSS_WITHOUT_NOTICE:
+    if pruner.has_prune_phase and before - after > MAX_LOSS_WITHOUT_NOTICE:
         log.warning(
-            "notice: pruning cost %.1f points (batch norm re-estimated): pruned groups had not decayed; raise "
-            "--reg_upper_limit or --stabilize_reg_interval",
+            "notice: the cut cost %.1f points (batch norm re-estimated): the pruned groups still contributed; a longer "
+            "prune phase (--prune_steps) helps",
             before - after,
         )
 

@@ -15,7 +15,7 @@ LABELS = {
     "lr_prune": "learning rate", "update_reg_interval": "K_u", "stabilize_reg_interval": "K_s",
     "reg_granularity_pick": "δ'", "reg_granularity_prune": "δ", "reg_upper_limit_pick": "τ'", "reg_upper_limit": "τ",
 }  # fmt: skip
-SUFFICIENT_DECAY = 10  # exponent at the cut: learning rate · λ / (1 − momentum), summed over the steps
+SUFFICIENT_DECAY = 10  # exponent at the cut, learning rate · λ / (1 − momentum) summed over the steps; e^-10 is 5e-5
 COST_CONVENTION = "  counted: weights and biases of conv and linear layers; 2 FLOPs per multiply-add; one image"
 
 
@@ -108,9 +108,10 @@ def plan_table(values: dict[str, Any], notes: list[str]) -> str:
             f"  prune phase: {pick}{method.growth} to step {values['stabilise_from']:,}, cut after step "
             f"{values['cut_after_step']:,}{' (sooner if gaps widen)' if kind in method.gap_kinds else ''}"
         )
-        advice = f"; raise steps, λ or learning rate until e^-{SUFFICIENT_DECAY}, where the cut is free"
-        advice = advice if values["decay"] < SUFFICIENT_DECAY else ""
-        lines.append(f"  the penalty shrinks pruned weights by about e^-{values['decay']:.3g}{advice}")
+        decay = f"  the penalty alone would shrink pruned weights by about e^-{values['decay']:.3g}"
+        too_little = values["decay"] < SUFFICIENT_DECAY
+        advice = ", too little: raise steps, λ or learning rate" if too_little else "; batch norm can undo much of it"
+        lines.append(decay + advice)
         lines.append(f"  {', '.join(f'{LABELS[name]} {value}' for name, value in values['prune_settings'].items())}")
     return "\n".join(lines + [f"  note: {note}" for note in notes])
 
