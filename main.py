@@ -29,8 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. An error prints one line; its traceback is in ``log/log.txt``, and on stderr with ``--debug``.
 
     Returns:
-        The exit code: 0; 2 for an error before the run starts; 1 for an error during the run; 128 + n when stopped
-        by signal n.
+        The exit code: 0; 2 for an error before the run starts; 1 for an error during the run; 75 when another process
+        is gone; 128 + n when stopped by signal n.
     """
     argv = sys.argv[1:] if argv is None else argv
     prepare_streams()

@@ -13,8 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from .images import check_images, load_image, load_pixels
-from .in_memory import held_out
-from .sampler import Shard, batches_of_indices, images_in_step
+from .sampler import Shard, batches_of_indices, held_out, images_in_step
 from .spec import DataSpec
 from .split import FILLING, Batch
 from .transforms import N_DRAWS, Normalize, random_crop, random_resized_crop
@@ -23,7 +22,7 @@ from .workers import end_with_program, starting_workers, worker_errors
 
 ANNOTATIONS = "val_annotations.txt"
 LARGEST_UNRESIZED = 64  # pixels; images of larger sets are resized
-MOST_CHECKED = 20_000  # image files whose headers are checked before a run
+MOST_CHECKED = 20_000  # headers checked before a run: of all test images, and of training images up to this sum
 
 
 def annotated_samples(folder: Path, classes: list[str]) -> tuple[list[Sample], int]:
@@ -144,7 +143,7 @@ class FolderSplit:
         return self._load(partial(read_plain, plain_transform(self.spec)), keys, map(len, keys))
 
     def held_out(self, n_out: int, seed: int) -> "tuple[FolderSplit, FolderSplit]":
-        """What stays, and `n_out` images drawn at random."""
+        """Return the remaining images, and `n_out` drawn at random."""
         out, rest = held_out(len(self), n_out, seed)
         return self._part(rest), self._part(out)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .sampler import Shard, batches_of_indices, generator_for
+from .sampler import Shard, batches_of_indices, held_out
 from .spec import DataSpec
 from .split import FILLING, Batch
 from .transforms import Normalize, augment, draw_crops, sent
@@ -46,16 +46,10 @@ class ArraySplit:
             yield Batch(self._normalize(some), of_some, len(of_some))
 
     def held_out(self, n_out: int, seed: int) -> "tuple[ArraySplit, ArraySplit]":
-        """What stays, and `n_out` images drawn at random."""
+        """Return the remaining images, and `n_out` drawn at random."""
         out, rest = held_out(len(self), n_out, seed)
         return self._part(rest), self._part(out)
 
     def _part(self, indices: Tensor) -> "ArraySplit":
         indices = indices.to(self.device)
         return ArraySplit(self.images[indices], self.labels[indices], self.spec, self.device)
-
-
-def held_out(n_images: int, n_out: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices of the `n_out` images held out and of the others, each in order."""
-    order = torch.randperm(n_images, generator=generator_for(seed, "held out"))
-    return order[:n_out].sort().values, order[n_out:].sort().values

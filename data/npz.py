@@ -60,16 +60,16 @@ def _described(folder: Path) -> tuple[DataSpec, dict[str, np.ndarray]]:
         raise ValueError(f"images in {folder} must be square and alike in train.npz and test.npz, not {shapes}")
     most = int(labels["train"].max())
     _check_labels(folder, labels)
-    colour = channels == 3
+    is_rgb = channels == 3
     spec = DataSpec(
         name=folder.resolve().name,
         classes=most + 1,
         channels=channels,
         size=height,
-        mean=IMAGENET_MEAN if colour else (0.5,) * channels,
-        std=IMAGENET_STD if colour else (0.5,) * channels,
+        mean=IMAGENET_MEAN if is_rgb else (0.5,) * channels,
+        std=IMAGENET_STD if is_rgb else (0.5,) * channels,
         pad=height // 8,
-        flip=colour,
+        flip=is_rgb,
         train_images=shapes["train"][0],
     )
     return spec, labels

@@ -23,7 +23,7 @@ from .tree import ImageTree, Sample, find_images, first_ten, passed_over_text
 
 @dataclass(frozen=True)
 class Source:
-    """How a data set is opened: described without reading an image.
+    """Opener of a data set, which describes it without reading an image.
 
     Attributes:
         open: folder -> the set, described.
@@ -84,11 +84,11 @@ def _torchvision(dataset: type, file: str) -> Callable[[Path, DataSpec], Content
         for train in (True, False):
             try:
                 with _alone_in(folder):
-                    found = dataset(str(folder), train=train, download=True)
+                    loaded = dataset(str(folder), train=train, download=True)
             except Exception as error:  # no network, and whatever torchvision's readers raise on a broken file
                 reason = " ".join(str(error).split()) or type(error).__name__
                 raise ValueError(f"{spec.name} could not be downloaded ({reason}); put {file} into {folder}") from None
-            images, labels = torch.as_tensor(found.data), torch.as_tensor(found.targets).long()
+            images, labels = torch.as_tensor(loaded.data), torch.as_tensor(loaded.targets).long()
             if len(images) != len(labels) or labels.min() < 0 or labels.max() >= spec.classes:
                 raise ValueError(f"the files of {spec.name} in {folder} are damaged; remove them, and put {file} there")
             raw += [images.numpy(), labels.numpy()]  # before resizing, whose rounding is the machine's
@@ -97,7 +97,7 @@ def _torchvision(dataset: type, file: str) -> Callable[[Path, DataSpec], Content
                 images = _resized(images, spec.size)
             splits.append((images, labels))
         train_split, test_split = splits
-        return Contents(spec, train_split, test_split, fingerprint_of(raw), tuple(found.classes))
+        return Contents(spec, train_split, test_split, fingerprint_of(raw), tuple(loaded.classes))
 
     return read
 

@@ -52,6 +52,12 @@ def held_out_images(n_images: int, val_fraction: float) -> int:
     return round(val_fraction * n_images)
 
 
+def held_out(n_images: int, n_out: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the indices of the `n_out` images held out and of the others, each in order."""
+    order = torch.randperm(n_images, generator=generator_for(seed, "held out"))
+    return order[:n_out].sort().values, order[n_out:].sort().values
+
+
 def steps_per_epoch(n_images: int, batch_size: int) -> int:
     """Batches in one pass; the last short one counts unless it is a single image, which batch-norm cannot take."""
     short = n_images % batch_size

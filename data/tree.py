@@ -43,7 +43,7 @@ def find_images(folder: Path) -> ImageTree:
         raise ValueError(f"no images in class folders under {folder}: {error.filename}: {error.strerror}") from None
     if walk.dangling:
         n_links = counted(len(walk.dangling), "link")
-        raise ValueError(f"{n_links} to files that are not there: {first_ten(walk.dangling)}; mend or remove them")
+        raise ValueError(f"{n_links} to files that are not there: {first_ten(walk.dangling)}; repair or remove them")
     tree = walk.tree
     if not tree.classes:
         raise ValueError(f"{folder} has no class folders{_passed(tree)}")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A complete example in under two minutes on two cores, without downloads: train a small ResNet on scikit-learn's
+# A complete example in about a minute on two cores, without downloads: train a small ResNet on scikit-learn's
 # digits, cut it to half its FLOPs by one-shot L1, then by GReg-2. Extra flags are passed to every run.
 #
 # The schedule is short, so λ goes to 10 at a learning rate of 0.01, where the paper takes it to 1 at 0.001 in

@@ -138,9 +138,9 @@ class Check:
         run.end()
         if codes != [0, 0]:
             sys.exit(f"the undisturbed run ended with {codes}: {run.outputs[0].read_text()[-600:]}")
-        found = run_dir_in(run.cwd)
-        assert found is not None
-        self.expected = found
+        expected = run_dir_in(run.cwd)
+        assert expected is not None
+        self.expected = expected
         alone = run_alone(self.words, self.work / "alone")
         kept = [d for d in differences(alone, self.expected) if d.startswith("kept")]
         self.report("undisturbed", time.monotonic() - began, kept or "selections of one process")
@@ -210,8 +210,8 @@ class Check:
         self.compare("process killed, --max_restarts 3", time.monotonic() - began, run.cwd, codes)
 
     def compare(self, what: str, took: float, cwd: Path, codes: list[int | None]) -> None:
-        found = run_dir_in(cwd)
-        differing = differences(self.expected, found) if codes == [0, 0] and found else [f"exit codes {codes}"]
+        run_dir = run_dir_in(cwd)
+        differing = differences(self.expected, run_dir) if codes == [0, 0] and run_dir else [f"exit codes {codes}"]
         self.report(what, took, differing or "identical")
         if not differing:
             shutil.rmtree(cwd)

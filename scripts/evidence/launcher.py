@@ -21,9 +21,9 @@ from scripts.evidence.grid import Cell
 from scripts.evidence.reports import Report, add_report
 from utils.checkpoint.validation import read_report
 from utils.config.paths import matching
+from utils.dist.signals import SIGNALS
 
 ROOT = Path(__file__).resolve().parents[2]
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 POLL_SECONDS = 0.2
 Slot = dict[str, str]  # the environment variables that give a run its GPU or its threads
 

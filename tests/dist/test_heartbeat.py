@@ -102,7 +102,7 @@ def test_a_process_that_was_stopped_itself_gives_the_others_their_time_again(pro
 
 
 def test_an_error_of_a_collective_waits_for_the_verdict(processes):
-    waited = threading.Thread(target=processes.beats[0].wait_for_verdict)
+    waited = threading.Thread(target=processes.beats[0].wait_for_loss)
     waited.start()
     processes.beats[2]._stopped.set()
     waited.join(10)

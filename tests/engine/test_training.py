@@ -488,7 +488,7 @@ def test_save_interval_in_minutes(monkeypatch):
 def test_progress_without_a_terminal_is_lines_with_rate_and_remaining_time(monkeypatch):
     clock, lines = Clock(), []
     monkeypatch.setattr(progress_module, "time", SimpleNamespace(perf_counter=clock))
-    with Progress("prune", 10, 2, lines.append, PhaseCounters(), "prune") as progress:
+    with contextlib.closing(Progress("prune", 10, 2, lines.append, PhaseCounters(), "prune")) as progress:
         for _ in range(4):
             clock.now += 1
             progress.count(5, {"loss": 1.25, "lambda": 0.0003} if progress.due() else None)
@@ -504,7 +504,7 @@ def test_progress_without_a_terminal_is_lines_with_rate_and_remaining_time(monke
 def test_the_first_step_has_a_line_and_later_lines_are_at_most_30_s_apart(seconds_per_step, done, monkeypatch):
     clock, at, lines = Clock(), [], []
     monkeypatch.setattr(progress_module, "time", SimpleNamespace(perf_counter=clock))
-    with Progress("prune", 10**6, 10**6, lines.append, PhaseCounters(), "prune", done) as progress:
+    with contextlib.closing(Progress("prune", 10**6, 10**6, lines.append, PhaseCounters(), "prune", done)) as progress:
         for _ in range(max(int(200 / seconds_per_step), 5)):
             clock.now += seconds_per_step
             due = progress.due()
@@ -520,7 +520,7 @@ def test_the_first_step_has_a_line_and_later_lines_are_at_most_30_s_apart(second
 def test_paused_time_is_not_counted(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(progress_module, "time", SimpleNamespace(perf_counter=clock))
-    with Progress("prune", 2, 1, lambda line: None, PhaseCounters(), "prune") as progress:
+    with contextlib.closing(Progress("prune", 2, 1, lambda line: None, PhaseCounters(), "prune")) as progress:
         clock.now += 2
         progress.count(10)
         with progress.paused():
@@ -534,7 +534,7 @@ def test_progress_on_a_terminal_is_a_bar_without_lines(monkeypatch):
     terminal, lines = io.StringIO(), []
     terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", terminal)
-    with Progress("prune", 4, 1, lines.append, PhaseCounters(), "prune") as progress:
+    with contextlib.closing(Progress("prune", 4, 1, lines.append, PhaseCounters(), "prune")) as progress:
         for _ in range(4):
             progress.count(5, {"loss": 1.25})
     assert not lines

@@ -169,16 +169,13 @@ def _fits(n_groups: int, n_slices: int, kind: str) -> bool:
 
 
 def _network_inconsistencies(content: dict[str, Any]) -> Iterator[str]:
-    """Yield entries that do not fit the weights."""
+    """Yield entries that do not fit the weights of a network that ``check_network`` has passed."""
     weights, kind = content["model"], content["options"].get("wg", "filter")
     if kind not in groups.KINDS:
         yield "options.wg"
-    for name, mask in content["masks"].items():
-        if f"{name}.weight" not in weights or mask.shape != weights[f"{name}.weight"].shape:
-            yield f"masks.{name}"
     for name, kept in content["kept"].items():
-        weight = weights.get(f"{name}.weight")
-        if kind == "weight" or weight is None or not _fits(int(kept.sum()), groups.count(weight.shape, kind), kind):
+        n_groups = groups.count(weights[f"{name}.weight"].shape, kind)
+        if kind == "weight" or not _fits(int(kept.sum()), n_groups, kind):
             yield f"kept.{name}"
 
 

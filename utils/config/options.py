@@ -288,11 +288,11 @@ class Options:
     compile: str = flag(
         "auto",
         one_of("auto", "on", "off", aliases={"true": "on", "false": "off"}),
-        "train and test through torch.compile, which takes up to two minutes; auto: for CIFAR ResNets on CPUs with "
+        "train and test through torch.compile, which takes up to 90 seconds; auto: for CIFAR ResNets on CPUs with "
         "AMX, from a million training images on",
         argparse={"nargs": "?", "const": "on"},
     )
-    cuda_graph: str = flag("auto", one_of("auto", "on", "off"), "run steps as CUDA graphs; auto: off", free=True)
+    cuda_graph: str = flag("auto", one_of("auto", "on", "off"), "not implemented: auto and off run without", free=True)
     report_latency: bool = switch(
         "measure latency and throughput of the dense and the pruned network at batch 1 and 128", free=True
     )

@@ -50,7 +50,7 @@ class Heartbeat:
         store.set(f"host/{rank}", host or socket.gethostname())
         store.set(f"count/{rank}", "0")
         self._hosts = {other: store.get(f"host/{other}").decode() for other in self._others}
-        self._heard = dict.fromkeys([*self._others, None], time.monotonic())  # None: the store
+        self._last_seen = dict.fromkeys([*self._others, None], time.monotonic())  # None: the store
         for name, target in (("heartbeat", self._count), ("heartbeat watch", self._watch)):
             threading.Thread(target=target, name=name, daemon=True).start()
 
@@ -58,13 +58,13 @@ class Heartbeat:
         """Stop; tell the others that this process has finished, or ended with an error."""
         if not self._stopped.is_set():
             self._stopped.set()
-            self._tell(FAILED if failed else DONE)
+            self._publish(FAILED if failed else DONE)
 
-    def wait_for_verdict(self) -> None:
+    def wait_for_loss(self) -> None:
         """Wait until it is known who is gone, after an error of a collective; return if nobody is."""
         self._lost.wait(self._silence + 2 * self._beat)
 
-    def _tell(self, count: str) -> None:
+    def _publish(self, count: str) -> None:
         try:
             self._store.set(f"count/{self._rank}", count)
         except RuntimeError:  # rank 0 is gone
@@ -80,17 +80,17 @@ class Heartbeat:
             except RuntimeError:
                 continue  # the watch counts the seconds
             now = time.monotonic()
-            self._heard[None] = now
+            self._last_seen[None] = now
             for other, count in zip(self._others, counts, strict=True):
                 if count != self._counts.get(other) or count == DONE:
-                    self._counts[other], self._heard[other] = count, now
+                    self._counts[other], self._last_seen[other] = count, now
 
     def _watch(self) -> None:
         before = time.monotonic()
         while not self._stopped.wait(self._beat / 5):
             now = time.monotonic()
             if now - before > self._silence / 2:  # this process itself was stopped: the others get their time again
-                self._heard = dict.fromkeys(self._heard, now)
+                self._last_seen = dict.fromkeys(self._last_seen, now)
             before = now
             line = self._loss(now)
             if line and not self._stopped.is_set():
@@ -103,8 +103,8 @@ class Heartbeat:
         failed = [other for other in self._others if self._counts.get(other) == FAILED]
         if failed:
             return f"{self._names(failed)} ended with an error, which it has printed"
-        silent = [other for other in self._others if now - self._heard[other] > self._silence]
-        if now - self._heard[None] > self._silence:  # nothing can be known of the others
+        silent = [other for other in self._others if now - self._last_seen[other] > self._silence]
+        if now - self._last_seen[None] > self._silence:  # nothing can be known of the others
             return f"{self._names([0])} could not be reached for {self._silence:.0f} seconds"
         return f"no sign of life from {self._names(silent)} for {self._silence:.0f} seconds" if silent else ""
 
@@ -134,7 +134,7 @@ def stop_heartbeat(failed: bool = False) -> None:
         _heartbeat.close(failed)
 
 
-def wait_for_verdict() -> None:
+def wait_for_loss() -> None:
     """After an error of a collective: wait until the heartbeat, if any, has named who is gone and ended this process."""
     if _heartbeat:
-        _heartbeat.wait_for_verdict()
+        _heartbeat.wait_for_loss()

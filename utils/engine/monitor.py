@@ -1,4 +1,4 @@
-"""What a phase of training defines; and between its steps: signals, due checkpoints, non-finite losses, progress."""
+"""The interface of a phase; between training steps: signals, due checkpoints, non-finite losses, progress."""
 
 import time
 from collections.abc import Iterator, Sequence

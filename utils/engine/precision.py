@@ -42,10 +42,10 @@ def resolve_auto(options: Options, device: torch.device, image_size: int = 224) 
     """Resolve ``auto`` in ``--amp``, ``--channels_last`` and ``--cuda_graph`` by device, network and image size.
 
     Raises:
-        ValueError: ``--cuda_graph on``, which is not available.
+        ValueError: ``--cuda_graph on``, which is not implemented.
     """
     if options.cuda_graph == "on":
-        raise ValueError("--cuda_graph on is not available: untested on GPUs; use auto or off")
+        raise ValueError("--cuda_graph on: not implemented; use auto or off")
     tiny = options.arch not in CIFAR_MODELS and image_size < MIN_SIZE_FOR_BF16
     float32 = options.arch in FLOAT32_MODELS or tiny
     fast = not float32 and device.type == "cpu" and has_bf16_arithmetic()

@@ -45,12 +45,6 @@ class Progress:
         self._clock_start: float | None = time.perf_counter()
         self._last_display = self._clock_start - LINE_INTERVAL  # makes the first step due
 
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def close(self) -> None:
         self._stop_clock()
         self._bar.close()

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 import torch
 
 from data import lost_worker
-from utils.dist.heartbeat import wait_for_verdict
+from utils.dist.heartbeat import wait_for_loss
 from utils.dist.process_group import is_main_process
 
 log = logging.getLogger("pruning")
@@ -53,7 +53,7 @@ def report_error(error: Exception, how_to_resume: str | None, debug: bool) -> No
     """
     log.error("traceback of the error that ended the run:", exc_info=error)
     if _is_of_other_process(error, str(error)):
-        wait_for_verdict()
+        wait_for_loss()
     if debug:
         traceback.print_exception(error)
     print_error(f"error: {explain(error, how_to_resume or '')}", every_process=how_to_resume is not None)
@@ -87,7 +87,7 @@ def explain(error: BaseException, how_to_resume: str = "") -> str:
     Args:
         how_to_resume: appended if the machine, not the command, is at fault.
     """
-    text = one_line(_innermost_message(str(error)))
+    text = one_line(str(error))
     lost = lost_worker(error)
     if lost:
         return f"{lost}; --workers 0 needs no data workers{how_to_resume}"
@@ -99,12 +99,6 @@ def explain(error: BaseException, how_to_resume: str = "") -> str:
     if isinstance(error, _OWN_ERRORS):
         return text or type(error).__name__
     return f"unexpected {type(error).__name__}: {text or 'no message'}; --debug shows the traceback; please report it"
-
-
-def _innermost_message(text: str) -> str:
-    """Return the last line of a data worker's error, whose text is a traceback; else `text`."""
-    lines = text.strip().splitlines()
-    return lines[-1] if "Original Traceback" in text and lines else text
 
 
 _OWN_ERRORS = (CommandError, ValueError, ArithmeticError)
@@ -128,10 +122,7 @@ def _is_instance(kind: type[BaseException]) -> Callable[[BaseException, str], bo
 
 # The first match is used.
 _ADVICE: tuple[tuple[Callable[[BaseException, str], bool], str], ...] = (
-    (
-        _contains("unable to open shared memory", "unable to write to file </torch_", "Bus error", "/dev/shm"),
-        SHM_FULL,
-    ),
+    (_contains("Bus error", "/dev/shm"), SHM_FULL),
     (_is_instance(torch.OutOfMemoryError), GPU_MEMORY_FULL),
     (_contains("CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED"), GPU_MEMORY_FULL),
     (_is_instance(MemoryError), MEMORY_FULL),

@@ -58,7 +58,6 @@ class Run:
         stop: receives signals.
     """
 
-    writes = False
     path: Path | None = None
 
     def __init__(self, options: Options, stop: StopSignal | None = None, checkpoint: Checkpoint | None = None):
@@ -146,7 +145,6 @@ class RunDir(Run):
         ValueError: the directory cannot be written, or another process is writing it.
     """
 
-    writes = True
     path: Path
 
     def __init__(
