@@ -6,24 +6,26 @@ rule for norms, activations with f(0) ≠ 0, padding or depthwise convs: only wh
 
 import copy
 import logging
+import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 from . import groups
 from .cut import Entries, Kept, cut, kept_entries
+from .outputs import call, tensors_in
 from .plan import Plan
 from .structure import Structure
 from .trace import eval_mode
 
 log = logging.getLogger(__name__)
-CLOSE = 1e-9  # of the largest output, in float64
-ROUNDING = 1e-4  # of the largest output, in float32: 1e-5 is usual, trained networks sometimes exceed it
+CLOSE = 1e-9  # of the outputs, in float64
+ROUNDING = 1e-4  # of the outputs, in float32: 1e-5 is usual, trained networks sometimes exceed it
+ORDINARY = 1e3  # times the median: larger outputs, such as one fill value of -1e9, are no measure for the others
 
 
 class ProofError(ValueError):
@@ -54,15 +56,15 @@ def cut_and_compare(
         CutMismatchError: the outputs differ.
     """
     with eval_mode(model), _full_precision(next(model.parameters()).device):
-        expected = _flat(masked_outputs(model, kept, kind, structure, images)).float()
+        expected = _flat(masked_outputs(model, kept, kind, structure, images))
         masks = cut(model, kept, kind, structure, optimizer)
-        apart = _apart(_flat(model(images)).float(), expected)
+        apart = _apart(_flat(_repeatable(model, images)), expected)
     coarsest = max(torch.finfo(p.dtype).eps for p in model.parameters() if p.is_floating_point())
     if not apart <= max(ROUNDING, 16 * coarsest):
         raise CutMismatchError(
-            f"the cut is wrong: outputs differ from the masked network's by {apart:.1e} of the largest"
+            f"the cut is wrong: outputs differ from the masked network's by {apart:.1e} of their size"
         )
-    log.info("cut: outputs equal the masked network's to %.1e of the largest", apart)
+    log.info("cut: outputs equal the masked network's to %.1e of their size", apart)
     return masks
 
 
@@ -88,11 +90,26 @@ def masked_outputs(model: nn.Module, kept: Kept, kind: str, structure: Structure
     if kind == "weight":
         weights = {name: model.get_parameter(f"{name}.weight") for name in kept}
         masked = {f"{n}.weight": w * groups.spread(kept[n].to(w.device), w.shape, kind) for n, w in weights.items()}
-        return functional_call(model, masked, images)
+        return _repeatable(model, images, masked)
     if not kept:
-        return model(images)
+        return _repeatable(model, images)
     assert structure is not None, "filters and channels are masked by the structure of the network"
-    return functional_call(model, _masked_readers(model, kept_entries(structure, kept, kind)), images)
+    return _repeatable(model, images, _masked_readers(model, kept_entries(structure, kept, kind)))
+
+
+@torch.no_grad()
+def change_by_cut(model: nn.Module, kept: Kept, structure: Structure, images: Any) -> float:
+    """Return by how much the removal of filters changes the outputs for `images`, as a part of their size."""
+    with eval_mode(model):
+        whole = _flat(_repeatable(model, images))
+        return _apart(_flat(masked_outputs(model, kept, "filter", structure, images)), whole)
+
+
+def _repeatable(model: nn.Module, images: Any, tensors: dict[str, Tensor] | None = None) -> Any:
+    """Call `model` from a fixed state of the random numbers: some networks draw noise in eval mode."""
+    with torch.random.fork_rng(devices=()):
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would seed GPUs, too
+        return call(model, images, tensors)
 
 
 def _masked_readers(model: nn.Module, entries: Entries) -> dict[str, Tensor]:
@@ -104,63 +121,100 @@ def _masked_readers(model: nn.Module, entries: Entries) -> dict[str, Tensor]:
     return masked
 
 
+@torch.no_grad()
 def prove(model: nn.Module, plan: Plan, structure: Structure, example: Any, seed: int = 0) -> None:
-    """Prove before training that the planned cut of `model` will be right, on a copy with random weights in float64.
+    """Prove before training that the planned cut of `model` will be right, on a copy with random weights.
 
     The masked network must not change when pruned filters get other values (all their readers are known), the cut
-    network must compute the same as the masked one, and it must run in training mode. Real weights hide errors: a layer
-    scale of 1e-6 hides anything.
+    network must compute the same as the masked one, and it must run in training mode if the whole one does. Real
+    weights hide errors: a layer scale of 1e-6 hides anything.
 
     Args:
-        example: the argument of the model; tensors are replaced by random ones, two of each image.
+        example: the argument of the model, or a tuple of its arguments; its tensors are replaced by random ones.
 
     Raises:
-        ProofError: the cut is wrong; names a layer.
+        ProofError: the cut is wrong, or cannot be proved right; names a layer or the reason.
     """
     pruned = plan.pruned
     if plan.kind == "weight" or not pruned:
         return
     groups_of = {p.layer.name: p.groups for p in plan.layers}
     generator = torch.Generator().manual_seed(seed)
-    whole = _scrambled(model, generator)
-    images = random_like(example, generator, torch.float64)
+    proof = _Proof(model, plan.kind, structure, example, generator)
     kept = {}
     for name, n in pruned.items():
         kept[name] = torch.ones(groups_of[name], dtype=torch.bool)
         kept[name][torch.randperm(groups_of[name], generator=generator)[:n]] = False
-    reason = _difference(whole, kept, plan.kind, structure, images, generator)
+    reason = proof.difference(kept)
     if reason is None:
         return
     for name, mask in kept.items():
-        of_layer = _difference(whole, {name: mask}, plan.kind, structure, images, generator)
+        of_layer = proof.difference({name: mask})
         if of_layer is not None:
             raise ProofError(f"pruning {name} cannot be proved right: {of_layer}; give it the ratio 0")
     raise ProofError(f"pruning these layers together cannot be proved right: {reason}")
 
 
-@torch.no_grad()
-def _difference(
-    whole: nn.Module, kept: Kept, kind: str, structure: Structure, images: Any, generator: torch.Generator
-) -> str | None:
-    """Return why the cut is wrong, or None."""
-    entries = kept_entries(structure, kept, kind)
-    readers = _masked_readers(whole, entries)
-    expected = _flat(functional_call(whole, readers, images))
-    others = _other_filters(whole, entries, generator)
-    others = {name: _combined(name, others, readers, entries) for name in others} | {
-        name: tensor for name, tensor in readers.items() if name not in others
-    }
-    apart = _apart(_flat(functional_call(whole, others, images)), expected)
-    if not apart <= CLOSE:
-        return f"something else reads its filters (outputs change by {apart:.1e} of the largest)"
-    smaller = copy.deepcopy(whole)
-    try:
-        cut(smaller, kept, kind, structure)
-        apart = _apart(_flat(smaller(images)), expected)
-        smaller.train()(images)
-    except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
-        return f"the cut network does not run ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
-    return None if apart <= CLOSE else f"the cut network's outputs differ by {apart:.1e} of the largest"
+class _Proof:
+    """A copy of a network that hides nothing, and images for it.
+
+    In float64 with two images of each, or as far towards that as the network runs.
+
+    Raises:
+        ProofError: it does not run, or its outputs can be compared with nothing.
+    """
+
+    def __init__(self, model: nn.Module, kind: str, structure: Structure, example: Any, generator: torch.Generator):
+        self.kind, self.structure, self._generator = kind, structure, generator
+        name, error = type(model).__name__, ""
+        for dtype, n_images in ((torch.float64, 2), (torch.float32, 2), (torch.float64, 0), (torch.float32, 0)):
+            self.whole = _scrambled(model, dtype, generator)
+            self.images = random_like(example, generator, dtype, n_images)
+            self._close = CLOSE if dtype == torch.float64 else ROUNDING
+            try:
+                outputs = self._outputs()
+                break
+            except Exception as raised:  # whatever the network raises
+                error = error or _in_one_line(raised)
+        else:
+            raise ProofError(f"{name} cannot be run on random images of the example's shape: {error}")
+        if not outputs:
+            raise ProofError(f"{name} returns no tensors that a cut could be compared by")
+        if any(output.isnan().any() for output in outputs):
+            raise ProofError(f"{name} returns nan for random images: give an example with real values, not all equal")
+        self._trains = False
+        with suppress(Exception):  # such as a loss that wants labels
+            _repeatable(copy.deepcopy(self.whole).train(), self.images)
+            self._trains = True
+
+    def _outputs(self, tensors: dict[str, Tensor] | None = None) -> list[Tensor]:
+        return [*tensors_in(_repeatable(self.whole, self.images, tensors))]
+
+    def difference(self, kept: Kept) -> str | None:
+        """Return why the cut is wrong, or None."""
+        entries = kept_entries(self.structure, kept, self.kind)
+        readers = _masked_readers(self.whole, entries)
+        expected = self._outputs(readers)
+        others = _other_filters(self.whole, entries, self._generator)
+        others = {name: _combined(name, others, readers, entries) for name in others} | {
+            name: tensor for name, tensor in readers.items() if name not in others
+        }
+        apart = _furthest(self._outputs(others), expected)
+        if not apart <= self._close:
+            return f"something else reads its filters (outputs change by {apart:.1e} of their size)"
+        smaller = copy.deepcopy(self.whole)
+        try:
+            cut(smaller, kept, self.kind, self.structure)
+            apart = _furthest([*tensors_in(_repeatable(smaller, self.images))], expected)
+            if self._trains:
+                _repeatable(smaller.train(), self.images)
+        except Exception as error:  # whatever the network raises
+            return f"the cut network does not run ({_in_one_line(error)})"
+        return None if apart <= self._close else f"the cut network's outputs differ by {apart:.1e} of their size"
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _other_filters(model: nn.Module, entries: Entries, generator: torch.Generator) -> dict[str, Tensor]:
@@ -188,33 +242,61 @@ def _along(tensor: Tensor, dim: int, values: Tensor) -> Tensor:
 
 
 def _flat(outputs: Any) -> Tensor:
-    return torch.cat([leaf.flatten() for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)])
+    return torch.cat([tensor.flatten().float() for tensor in tensors_in(outputs)])
+
+
+def _furthest(a: list[Tensor], b: list[Tensor]) -> float:
+    """Return the largest ``_apart`` of several outputs."""
+    if [tensor.shape for tensor in a] != [tensor.shape for tensor in b]:
+        return math.inf
+    return max(_apart(x, y) for x, y in zip(a, b, strict=True) if y.numel())
 
 
 def _apart(a: Tensor, b: Tensor) -> float:
-    return ((a - b).abs().max() / b.abs().max().clamp_min(torch.finfo(b.dtype).tiny)).item()
+    """Return the largest difference, as a part of the size of `b` there or, if that is more, of its ordinary size."""
+    a, b = (torch.view_as_real(tensor) if tensor.is_complex() else tensor.double() for tensor in (a, b))
+    difference = (a - b).abs() / b.abs().clamp_min(max(_ordinary_size(b), torch.finfo(b.dtype).tiny))
+    return difference.masked_fill(a == b, 0.0).nan_to_num(nan=math.inf).max().item()
 
 
-def random_like(example: Any, generator: torch.Generator, dtype: torch.dtype | None = None) -> Any:
-    """Put random images in place of the floating-point tensors of `example`, two of each, all on the CPU.
+def _ordinary_size(outputs: Tensor) -> float:
+    """Return the largest computed value: not one that stands there twice, or is far above all others."""
+    some = outputs.flatten()[:: outputs.numel() // 10**6 + 1]
+    values, times = some[some.isfinite() & (some != 0)].abs().unique(return_counts=True)
+    sizes = values[times == 1] if (times == 1).any() else values
+    return sizes[sizes <= ORDINARY * sizes.median()].max().item() if len(sizes) else 0.0
+
+
+def random_like(example: Any, generator: torch.Generator, dtype: torch.dtype | None = None, n_images: int = 0) -> Any:
+    """Put random images in place of the floating-point tensors of `example`, all on the CPU.
+
+    They are drawn from the values of the tensor, so that a network that takes logarithms gets no negative ones; or of
+    the normal distribution, if these are all equal.
 
     Args:
         dtype: of the random images; None: as they are in `example`.
+        n_images: length of the first dimension of all tensors; 0: as it is in `example`.
     """
 
     def random(tensor: Tensor) -> Tensor:
+        tensor = tensor.detach().cpu()
+        if n_images and tensor.ndim:
+            tensor = tensor[torch.arange(n_images) % len(tensor)]
         if not tensor.is_floating_point():
-            return tensor.cpu()
-        shape = (2, *tensor.shape[1:]) if tensor.ndim else ()
-        return torch.randn(shape, generator=generator, dtype=dtype or tensor.dtype)
+            return tensor
+        values = tensor.unique()
+        if len(values) == 1:
+            return torch.randn(tensor.shape, generator=generator).to(dtype or tensor.dtype)
+        return values[torch.randint(len(values), tensor.shape, generator=generator)].to(dtype or tensor.dtype)
 
     return tree_map_only(Tensor, random, example)
 
 
 @torch.no_grad()
-def _scrambled(model: nn.Module, generator: torch.Generator) -> nn.Module:
-    """Copy `model` to float64 on the CPU in eval mode, with weights that hide nothing: no zeros, no tiny scales."""
-    scrambled = copy.deepcopy(model).to("cpu", torch.float64).eval()
+def _scrambled(model: nn.Module, dtype: torch.dtype, generator: torch.Generator) -> nn.Module:
+    """Copy `model` to the CPU in eval mode, with weights that hide nothing: no zeros, no tiny scales."""
+    scrambled = copy.deepcopy(model).cpu().eval()
+    scrambled = scrambled.double() if dtype == torch.float64 else scrambled.float()  # to(dtype) makes complex ones real
 
     def uniform(tensor: Tensor, low: float, high: float) -> None:
         tensor.copy_(low + (high - low) * torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype))
@@ -223,7 +305,7 @@ def _scrambled(model: nn.Module, generator: torch.Generator) -> nn.Module:
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.ndim > 1 and name == "weight":
                 fan_in = parameter[0].numel()
-                parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) / fan_in**0.5)
+                parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype) / fan_in**0.5)
             elif name == "bias":
                 uniform(parameter, -0.5, 0.5)
             else:

@@ -5,8 +5,9 @@ stands for one filter of a conv or linear layer. Operators pass ids on, join the
 whatever is not known to compute each channel from that channel alone.
 """
 
+import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -14,9 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
+
+from .outputs import call, tensors_in
 
 NONE = -1  # the id of a channel that is no layer's filter
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -32,7 +34,7 @@ PASS = frozenset({
     "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d",
     "upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d",
 })  # fmt: skip
-CONV = frozenset({"convolution", "conv1d", "conv2d", "conv3d"})
+LAYER_CALLS = frozenset({"convolution", "conv1d", "conv2d", "conv3d", "linear"})
 ARITHMETIC = frozenset({"add", "sub", "mul", "div", "rsub"})
 CAT = frozenset({"cat", "concat"})
 RESHAPE = frozenset({"view", "reshape", "flatten", "unflatten", "_unsafe_view", "squeeze", "unsqueeze"})
@@ -136,34 +138,42 @@ class Trace:
 
 
 def trace(model: nn.Module, example: Any) -> Trace:
-    """Trace `model` by one forward pass in eval mode, which leaves the model as it was.
+    """Trace a copy of `model` by two forward passes: in eval mode, and as it trains.
 
     Args:
-        example: the argument of the model, on any device.
+        example: the argument of the model, on any device; a tuple: its arguments.
 
     Raises:
         ValueError: the network cannot be run on it.
     """
-    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     inputs = tree_map_only(Tensor, lambda t: t.to("meta"), example)
+    with suppress(Exception):  # what depends on values, or on tensors of its own, cannot run on the meta device
+        return _trace(_copy_on_meta(model), inputs)
     try:
-        return _trace(model, {name: t.detach().to("meta") for name, t in tensors.items()}, inputs)
-    except (NotImplementedError, RuntimeError):  # what depends on values cannot run on the meta device
-        pass
-    try:
-        return _trace(model, {name: t.detach() for name, t in tensors.items()}, example)
-    except RuntimeError as error:
-        raise ValueError(f"{type(model).__name__} cannot be run on the example: {error}") from error
+        return _trace(copy.deepcopy(model), example)
+    except Exception as error:  # whatever the network raises
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{type(model).__name__} cannot be run on the example: {reason}") from error
 
 
-def _trace(model: nn.Module, tensors: dict[str, Tensor], example: Any) -> Trace:
-    tracer = _Tracer(model, tensors)
-    with eval_mode(model), torch.inference_mode():
-        tracer.run(model, tensors, example)
-        if not tracer.all_called:  # auxiliary heads run only while the network trains
-            calls, model.training = tracer.trace.calls, True
-            tracer.run(model, tensors, example)
-            tracer.trace.calls = calls
+def _copy_on_meta(model: nn.Module) -> nn.Module:
+    copies: dict[int, Any] = {id(buffer): buffer.detach().to("meta") for buffer in model.buffers()}
+    copies |= {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in model.parameters()}
+    return copy.deepcopy(model, copies)
+
+
+def _trace(model: nn.Module, example: Any) -> Trace:
+    """Trace `model`, which may be changed by it."""
+    tracer = _Tracer(model)
+    with eval_mode(model), torch.inference_mode(), torch.random.fork_rng(devices=()):
+        tracer.run(model, example)
+        calls = tracer.trace.calls
+        # Some outputs, such as auxiliary heads, are there only while the network trains. Norms and dropout stay so.
+        for module in model.modules():
+            module.training = any(True for _ in module.children())
+        with suppress(Exception):  # such as a loss that wants labels
+            tracer.run(model, example)
+        tracer.trace.calls = calls
     return tracer.trace
 
 
@@ -187,18 +197,15 @@ Rule = Callable[[str, Given, Tensor], Channels | None]  # name of the operator, 
 
 
 class _Tracer(TorchDispatchMode):
-    """Follow channels through a forward pass.
-
-    Args:
-        tensors: parameters and buffers that the pass uses, by name.
-    """
+    """Follow channels through forward passes of `model`."""
 
     FROM_INPUT = 1  # the bit of what is computed from the network's input; each layer has one above it
 
-    def __init__(self, model: nn.Module, tensors: dict[str, Tensor]):
+    def __init__(self, model: nn.Module):
         super().__init__()
         self.trace = Trace()
-        self._names = {id(tensor): name for name, tensor in tensors.items()}
+        tensors = [*model.named_parameters(), *model.named_buffers()]
+        self._names = {id(tensor): name for name, tensor in tensors}
         self._layers = {f"{n}.weight": n for n, m in model.named_modules() if isinstance(m, LAYERS)}
         self._more = {
             layer: {name for name, _ in model.get_submodule(layer).named_parameters()} - {"weight", "bias"}
@@ -209,26 +216,22 @@ class _Tracer(TorchDispatchMode):
         self._upstream: dict[int, int] = {}  # layers that a tensor is computed from, a bit each
         self._alive: list[Tensor] = []  # an id() is an object's own only while the object lives
         self._rules: list[tuple[frozenset[str], Rule]] = [
-            (PASS, self._pass), (CONV, self._conv), (frozenset({"linear"}), self._linear),
+            (PASS, self._pass), (LAYER_CALLS, self._layer_call),
             (frozenset({"batch_norm"}), self._batch_norm), (ARITHMETIC, self._arithmetic), (CAT, self._cat),
             (RESHAPE, self._reshape), (REDUCE, self._reduce), (PERMUTE, self._permute), (PAD, self._pad),
         ]  # fmt: skip
 
-    def run(self, model: nn.Module, tensors: dict[str, Tensor], example: Any) -> None:
+    def run(self, model: nn.Module, example: Any) -> None:
         """Make one pass; what reaches the output must stay."""
         self.trace.calls = []
         for leaf in tree_leaves(example):
             if isinstance(leaf, Tensor):
                 self.carry(leaf, None, _Tracer.FROM_INPUT)
         with self:
-            out = functional_call(model, tensors, example)
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor) and (channels := self.channels(leaf)):
+            out = call(model, example)
+        for tensor in tensors_in(out):
+            if channels := self.channels(tensor):
                 self.trace.stop(channels.ids, "reaches the network's output")
-
-    @property
-    def all_called(self) -> bool:
-        return set(self._layers.values()) <= self.trace.filters.keys() | self.trace.reasons.keys()
 
     def channels(self, tensor: Tensor) -> Channels | None:
         return self._channels.get(id(tensor))
@@ -284,7 +287,29 @@ class _Tracer(TorchDispatchMode):
 
     # Layers
 
-    def _conv(self, name: str, given: Given, out: Tensor) -> Channels:
+    def _layer_call(self, name: str, given: Given, out: Tensor) -> Channels:
+        try:
+            return self._linear(given, out) if name == "linear" else self._conv(given, out)
+        except BarrierError as barrier:
+            self._fixed_call(name, given, out, str(barrier))
+            raise
+
+    def _fixed_call(self, name: str, given: Given, out: Tensor, reason: str) -> None:
+        """Count a call whose filters and columns all stay; those of a layer stay in its other calls, too."""
+        x, weight, groups = given["input"], given["weight"], given.get("groups", 1)
+        over, n_rows, n_columns = out, weight.shape[0], weight.shape[1] * groups
+        if given.get("transposed"):
+            over, n_rows, n_columns, groups = x, weight.shape[0], weight.shape[1], 1
+        dim = x.ndim - 1 if name == "linear" else x.ndim - weight.ndim + 1
+        layer = self._layers.get(self._names.get(id(weight), ""), "")
+        rows, columns, kernel = np.full(n_rows, NONE), np.full(n_columns, NONE), prod(weight.shape[2:])
+        if layer:
+            rows = self.trace.make_filters(layer, n_rows)
+            self.trace.stop(rows, self.trace.reasons.get(layer, reason))
+            self.trace.use(f"{layer}.weight", 1, np.full(weight.shape[1], NONE))
+        self.trace.calls.append(Call(layer, over.numel() // over.shape[dim], columns, rows, groups, kernel))
+
+    def _conv(self, given: Given, out: Tensor) -> Channels:
         x, weight, groups = given["input"], given["weight"], given.get("groups", 1)
         layer = self._layer_of(weight, given.get("bias"), x)
         if given.get("transposed"):
@@ -303,7 +328,7 @@ class _Tracer(TorchDispatchMode):
         self.trace.calls.append(Call(layer, out.numel() // out.shape[dim], columns, rows, groups, kernel))
         return Channels(dim, rows, layer)
 
-    def _linear(self, name: str, given: Given, out: Tensor) -> Channels:
+    def _linear(self, given: Given, out: Tensor) -> Channels:
         x = given["input"]
         layer = self._layer_of(given["weight"], given.get("bias"), x)
         return self._make(layer, self._ids(x, x.ndim - 1), x.ndim - 1, out, 1)
@@ -322,12 +347,12 @@ class _Tracer(TorchDispatchMode):
         if layer is None:
             raise BarrierError(f"{name} is not the weight of a conv or linear layer" if name else "computed weight")
         if self._more[layer] or (bias is not None and self._names.get(id(bias)) != f"{layer}.bias"):
-            reason = "has parameters other than weight and bias"
-            self.trace.reasons[layer] = reason
-            raise BarrierError(f"{layer} {reason}")
-        if not self._upstream.get(id(x), 0) & _Tracer.FROM_INPUT:
+            self.trace.reasons[layer] = "has parameters other than weight and bias"
+        elif not self._upstream.get(id(x), 0) & _Tracer.FROM_INPUT:
             self.trace.reasons[layer] = "does not read the network's input"
-            raise BarrierError(f"{layer} does not read the network's input")
+        else:
+            return layer
+        raise BarrierError(f"{layer} {self.trace.reasons[layer]}")
         return layer
 
     def _ids(self, tensor: Tensor, dim: int) -> np.ndarray:

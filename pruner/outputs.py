@@ -1,0 +1,41 @@
+"""Run a network on an example, and find the tensors in whatever it returns."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+VALUES = (str, bytes, int, float, complex, np.generic, torch.dtype, torch.device)  # hold no tensors
+
+
+def call(network: nn.Module, example: Any, tensors: dict[str, Tensor] | None = None) -> Any:
+    """Call `network` with its argument `example`, or with its arguments if that is a tuple.
+
+    Args:
+        tensors: by name, in place of its parameters and buffers.
+    """
+    return functional_call(network, tensors or {}, example)
+
+
+def tensors_in(outputs: Any) -> Iterator[Tensor]:
+    """Yield the tensors, and the arrays as tensors, of containers and objects of any class, in their order.
+
+    Raises:
+        TypeError: something neither has attributes nor is a plain value, so that it may hide some.
+    """
+    if isinstance(outputs, Tensor):
+        yield outputs
+    elif isinstance(outputs, np.ndarray):
+        yield torch.as_tensor(outputs)
+    elif isinstance(outputs, list | tuple):
+        for value in outputs:
+            yield from tensors_in(value)
+    elif isinstance(outputs, Mapping):
+        yield from tensors_in([*outputs.values()])
+    elif hasattr(outputs, "__dict__") and not callable(outputs):
+        yield from tensors_in([*vars(outputs).values()])
+    elif outputs is not None and not isinstance(outputs, VALUES):
+        raise TypeError(f"returns a {type(outputs).__name__}, whose tensors cannot be found")
