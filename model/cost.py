@@ -38,16 +38,17 @@ def cost_of(model: nn.Module, channels: int, size: int) -> Cost:
         for name, module in model.named_modules()
         if isinstance(module, nn.modules.conv._ConvNd) and "downsample" not in name
     )
-    training = model.training
+    training, fused = model.training, torch.backends.mha.get_fastpath_enabled()
     model.eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        try:
+    torch.backends.mha.set_fastpath_enabled(False)  # it would hide the layers of attention
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
             model(example(model, channels, size))
-        except (RuntimeError, AssertionError) as error:  # made for larger images, it pools these to nothing
-            raise ValueError(
-                f"{type(model).__name__} cannot take images of {size} px: {error}".splitlines()[0]
-            ) from None
-    model.train(training)
+    except (RuntimeError, AssertionError) as error:  # made for larger images, it pools these to nothing
+        raise ValueError(f"{type(model).__name__} cannot take images of {size} px: {error}".splitlines()[0]) from None
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+        model.train(training)
     return Cost(
         params=sum(p.numel() for p in counted),
         params_with_bn=sum(p.numel() for p in model.parameters()),

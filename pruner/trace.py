@@ -311,9 +311,9 @@ class _Tracer(TorchDispatchMode):
 
     def _conv(self, given: Given, out: Tensor) -> Channels:
         x, weight, groups = given["input"], given["weight"], given.get("groups", 1)
-        layer = self._layer_of(weight, given.get("bias"), x)
         if given.get("transposed"):
             raise BarrierError("transposed conv")
+        layer = self._layer_of(weight, given.get("bias"), x)
         dim = x.ndim - weight.ndim + 1
         columns, kernel = self._ids(x, dim), prod(weight.shape[2:])
         if groups == 1:

@@ -242,7 +242,7 @@ def test_filters_that_reach_an_output_stay_whatever_it_is_packed_in(pack, modes,
     when = {"both": lambda training: True, "training": lambda training: training, "eval": lambda training: not training}
     network = Returns(PACKS[pack], when[modes])
     network = nn.Sequential(network) if wrapped else network
-    with pytest.raises(ValueError, match="c2: fixed, (reaches the network.s output|eq)"):
+    with pytest.raises(ValueError, match=r"c2: fixed, (reaches the network's output|eq)"):
         L1(network, IMAGE, ratios="*c2:0.5")
     L1(network, IMAGE, ratios="*c1:0.5").cut()
 

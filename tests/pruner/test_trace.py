@@ -376,3 +376,52 @@ def test_flops_by_arithmetic_are_those_of_the_cut_network():
         )
         saved = cost_of(network, 3, 16).flops - cost_of(smaller, 3, 16).flops
         assert structure.flops({}) - structure.flops(plan.pruned) == saved, form.__name__
+
+
+class Transposed(Network):
+    """An encoder and a decoder with a grouped transposed conv."""
+
+    def __init__(self):
+        super().__init__(down=conv(8, 8, stride=2), up=nn.ConvTranspose2d(8, 8, 2, 2, groups=2))
+
+    def form(self, x):
+        return self.up(self.down(self.b(x)))
+
+
+class TokenMixing(Network):
+    """A linear layer over positions instead of channels."""
+
+    def __init__(self):
+        super().__init__(mix=nn.Linear(256, 256))
+
+    def form(self, x):
+        return self.mix(self.b(x).flatten(2)).unflatten(2, (16, 16))
+
+
+class TwoUses(Network):
+    """A layer that is called along the channels, then over positions."""
+
+    def __init__(self):
+        super().__init__(mix=nn.Linear(8, 8))
+
+    def form(self, x):
+        y = self.mix(F.relu(self.b(x)).permute(0, 2, 3, 1))
+        return self.mix(F.relu(y).flatten(1, 2)[:, :8].transpose(1, 2)).unsqueeze(3)
+
+
+FIXED_CALLS = {Transposed: {"down": "transposed"}, TokenMixing: {"mix": "another dimension"}, TwoUses: {"mix": "slice"}}
+
+
+@pytest.mark.parametrize("form", [*FORMS, *FIXED_CALLS], ids=lambda form: form.__name__)
+def test_flops_of_the_uncut_network_include_calls_that_must_stay(form):
+    network = form()
+    assert Structure(network, IMAGE).flops({}) == cost_of(network, 3, 16).flops
+
+
+@pytest.mark.parametrize("form", FIXED_CALLS, ids=lambda form: form.__name__)
+def test_a_layer_that_was_called_is_not_said_to_be_uncalled(form):
+    structure = Structure(form(), IMAGE)
+    for name, reason in FIXED_CALLS[form].items():
+        assert structure.layers[name].status == FIXED
+        assert reason in structure.layers[name].reason
+    prove(form(), half_of_all(structure), structure, IMAGE)
