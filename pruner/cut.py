@@ -1,6 +1,7 @@
 """The cut: remove groups, or mask single weights."""
 
 import copy
+import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -11,6 +12,7 @@ from . import groups
 from .plan import Plan
 from .structure import Structure
 
+log = logging.getLogger(__name__)
 Kept = Mapping[str, Tensor]  # layer -> bool (groups,)
 Entries = dict[tuple[str, int], np.ndarray]  # (tensor, dimension) -> bool, the entries that are kept
 
@@ -26,11 +28,12 @@ def cut(
 
     Filters and channels leave a smaller dense network: a filter takes along its bias, its batch-norm entry and the
     columns that read it; a channel takes along the filter that it reads. Running statistics carry over. Parameter
-    objects stay, with smaller data. Single weights stay in place and become zero.
+    objects stay, with smaller data and their hooks. Single weights stay in place and become zero.
 
     Args:
         structure: of `model` before the cut; None will do for single weights, or where nothing is removed.
-        optimizer: one of `model`; its state (momentum) is cut with the parameters.
+        optimizer: one of `model`; its state (momentum) is cut with the parameters, or begins anew where it has another
+            form than they have.
 
     Returns:
         Masks, layer name -> bool of the weight's shape; empty for filters and channels.
@@ -48,6 +51,7 @@ def cut(
     if not kept:
         return {}
     assert structure is not None, "filters and channels are removed by the structure of the network"
+    torch.clear_autocast_cache()  # it holds references to weights, which the swap refuses
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     for (name, dim), entries in kept_entries(structure, kept, kind).items():
         index = torch.from_numpy(entries.nonzero()[0])
@@ -79,26 +83,32 @@ def kept_entries(structure: Structure, kept: Kept, kind: str) -> Entries:
 @torch.no_grad()
 def _cut_tensor(tensor: Tensor, dim: int, index: Tensor, optimizer: torch.optim.Optimizer | None) -> None:
     """Keep the entries `index` of a parameter or buffer along `dim`, and of what an optimizer holds for it."""
-    before, index = tensor.shape, index.to(tensor.device)
+    index = index.to(tensor.device)
     layout = torch.channels_last if tensor.ndim == 4 and not tensor.is_contiguous() else torch.contiguous_format
 
     def entries(of: Tensor) -> Tensor:
         return of.index_select(dim, index).contiguous(memory_format=layout)
 
-    state = optimizer.state.get(tensor, {}) if optimizer else {}
-    for key, value in state.items():
-        # Adafactor's has a size of 1 in place of the dimensions that it sums over.
-        if isinstance(value, Tensor) and value.ndim == len(before) and value.shape[dim] == before[dim]:
-            state[key] = entries(value)
     if not isinstance(tensor, nn.Parameter):
         tensor.data = entries(tensor)
         return
+    before = tensor.shape
     smaller = nn.Parameter(entries(tensor), tensor.requires_grad)
     if tensor.grad is not None:
         smaller.grad = entries(tensor.grad)
+    for hooks in ("_backward_hooks", "_post_accumulate_grad_hooks"):  # which a parameter gets from the swap
+        setattr(smaller, hooks, getattr(tensor, hooks))
     # Not tensor.data = …: a graph that is still alive, such as the last loss's, would expect gradients of its shape.
     # torch.utils.swap_tensors refuses while it is; the graph keeps the old tensor, which is what it needs.
     torch._C._swap_tensor_impl(tensor, smaller)
+    state = optimizer.state.get(tensor, {}) if optimizer else {}
+    values = {key: value for key, value in state.items() if isinstance(value, Tensor) and value.numel() > 1}
+    if any(value.ndim != len(before) or value.shape[dim] not in (1, before[dim]) for value in values.values()):
+        state.clear()
+        log.warning("the optimizer's state of a parameter of shape %s begins anew after the cut", tuple(tensor.shape))
+    for key, value in values.items():
+        if key in state and value.shape[dim] == before[dim]:  # not 1, as sums over this dimension have (Adafactor)
+            state[key] = entries(value)
 
 
 def _set_sizes(model: nn.Module, structure: Structure) -> None:

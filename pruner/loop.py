@@ -10,11 +10,13 @@ pruner.cut()
 """
 
 import logging
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
@@ -25,10 +27,10 @@ from .cut import Kept
 from .layers import traced_layers
 from .options import PENALIZED
 from .plan import Plan
-from .proof import cut_and_compare, prove, random_like
+from .proof import change_by_cut, cut_and_compare, prove, random_like
 from .ratios import RANKS, GlobRatios, plan_by_name, plan_by_speedup
 from .short_schedule import short_schedule
-from .structure import Structure
+from .structure import NOT_CALLED, Structure
 
 log = logging.getLogger(__name__)
 OF_SELECTION = ("seed", "pick_pruned")  # settings of methods without a prune phase, too
@@ -37,7 +39,11 @@ GIVEN_OTHERWISE = ("prune_steps", "lr_prune", "stage_pr")  # given by `steps`, b
 WHOLE = {"seed": 0, "update_reg_interval": 1, "stabilize_reg_interval": 0, "fix_reg_interval": 1, "prune_steps": 1}
 NOT_NEGATIVE = ("reg_upper_limit", "reg_upper_limit_pick")
 POSITIVE = ("reg_granularity_prune", "reg_granularity_pick", "mag_ratio_limit", "lr_prune")
-ADAPTIVE = ("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Lion", "Adafactor")
+ADAPTIVE = (
+    "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Rprop", "Lion", "Adafactor", "Muon",
+    "Lamb", "Lars",
+)  # fmt: skip
+LARGE_CHANGE = 0.1  # of the outputs at the cut: pruned filters have not decayed
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,8 @@ class Settings:
             raise ValueError(f"penalize '{self.penalize}' is not one of {', '.join(PENALIZED)}")
         if self.pick_pruned not in groups.PICKS:
             raise ValueError(f"pick_pruned '{self.pick_pruned}' is not one of {', '.join(groups.PICKS)}")
+        if not isinstance(self.block_loss_grad, bool):
+            raise ValueError(f"block_loss_grad {self.block_loss_grad!r} is not True or False")
         for name, value in vars(self).items():
             if value is None:
                 continue
@@ -91,15 +99,25 @@ class Settings:
         for name in given:
             if name not in known:
                 raise TypeError(f"{method.__name__} has no setting '{name}'; its settings are {', '.join(known)}")
-        exact: dict[str, Any] = {
-            name: Decimal(str(value)) if isinstance(known[name].default, Decimal) else value
-            for name, value in given.items()
-        }
+        exact: dict[str, Any] = {name: _exact(name, value, known[name].default) for name, value in given.items()}
         settings = cls(**exact | {"prune_steps": steps})
         if steps is None:
             return settings
         chosen = short_schedule(settings, {*given, "lr_prune"}, method.picks_later)
         return replace(settings, **chosen)
+
+
+def _exact(name: str, value: Any, default: Any) -> Any:
+    """Return `value` as exactly as its setting wants it: λ grows in decimals."""
+    if not isinstance(default, int | float | Decimal) or isinstance(default, bool) or value is None:
+        return value
+    try:
+        number = Decimal(str(value))
+    except ArithmeticError:
+        number = Decimal("nan")
+    if number.is_nan() or (number.is_infinite() and isinstance(default, Decimal)):
+        raise ValueError(f"{name} {value} is not a finite number")
+    return number if isinstance(default, Decimal) else value
 
 
 def make_plan_for(
@@ -120,8 +138,16 @@ def make_plan_for(
     """
     if speedup is None and not ratios:
         raise ValueError("give speedup=2.0, or ratios='*:0.5'")
+    if speedup is not None and not 1 < speedup < math.inf:
+        raise ValueError(f"speedup {speedup} is not a number above 1")
     if rank not in RANKS:
         raise ValueError(f"rank '{rank}' is not one of {', '.join(RANKS)}")
+    if rank != "uniform" and speedup is None:
+        raise ValueError(f"rank '{rank}' needs a speedup: ratios say how many filters of each layer go")
+    if not isinstance(round_to, int) or round_to < 1:
+        raise ValueError(f"round_to {round_to} is not a whole number above 0")
+    if not isinstance(ratios, str | Mapping | None):
+        raise ValueError(f"ratios is a {type(ratios).__name__}, not 'layer3.*.conv1:0.5' or {{'layer3.*.conv1': 0.5}}")
     text = ratios if isinstance(ratios, str) else ",".join(f"{name}:{r}" for name, r in (ratios or {}).items())
     layers = traced_layers(structure)
     if speedup is None:
@@ -143,9 +169,11 @@ class InLoop(Pruner):
     example: Any
     plan: Plan
     structure: Structure
+    penalized: Sequence[nn.Parameter] = ()
     _made = 0  # optimizer steps so far
     _optimizer: torch.optim.Optimizer | None = None
     _handles: tuple[Any, ...] = ()
+    _is_cut = False
 
     def _prepare(
         self, network: nn.Module, example: Any, speedup: float | None, ratios: Any, rank: str, round_to: int
@@ -153,36 +181,67 @@ class InLoop(Pruner):
         sharded = any(type(module).__name__ == "FullyShardedDataParallel" for module in network.modules())
         if sharded or any(type(parameter).__name__ == "DTensor" for parameter in network.parameters()):
             raise ValueError("networks under FSDP cannot be pruned: their parameters are sharded")
+        if isinstance(network, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            raise ValueError(f"give the network that {type(network).__name__} wraps: network.module")
         self.network, self.example = network, example
         self.structure = Structure(network, example)
         self.plan = make_plan_for(network, self.structure, speedup, ratios, rank, round_to)
         prove(network, self.plan, self.structure, example)
+        uncalled = [layer.name for layer in self.structure.layers.values() if layer.reason == NOT_CALLED]
+        if uncalled:
+            log.warning(
+                "not called for the example: %s; if another method calls them on pruned features, they no longer fit "
+                "after the cut", ", ".join(uncalled),
+            )  # fmt: skip
 
     def attach(self, optimizer: torch.optim.Optimizer):
         """Add λ·w to the gradients in each ``optimizer.step()``, after clipping and unscaling. Returns the pruner.
 
+        An earlier optimizer is given up.
+
         Raises:
-            ValueError: the optimizer does not hold the network's own parameters, or they are frozen.
+            ValueError: the optimizer does not hold all parameters that the cut makes smaller, some that are to decay
+                are frozen, or it makes several passes per step.
+            RuntimeError: the network is cut.
         """
-        held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        for name in self.plan.pruned:
-            weight = self.network.get_parameter(f"{name}.weight")
-            if id(weight) not in held:
-                raise ValueError(f"the optimizer does not hold {name}.weight: make it of the network's parameters")
-            if not weight.requires_grad:
-                raise ValueError(f"{name}.weight is frozen (requires_grad=False) and would not decay; use L1 to cut it")
+        if self._is_cut:
+            raise RuntimeError("the network is cut: fine-tune it without the pruner")
+        self._check_parameters(optimizer)
+        if isinstance(optimizer, torch.optim.LBFGS):
+            raise ValueError("LBFGS computes several losses per step, and λ would grow at each: train by SGD")
         if any(kind.__name__ in ADAPTIVE for kind in type(optimizer).__mro__):
             log.warning(
                 "%s normalizes gradients, the penalty's too: pruned weights fall by at most the learning rate a step; "
                 "see that they have decayed before the cut, or train the prune phase by SGD",
                 type(optimizer).__name__,
             )
+        self._detach()
         self._optimizer = optimizer
         self._handles = (
             optimizer.register_step_pre_hook(self._before_update),
             optimizer.register_step_post_hook(lambda *_: self.after_step()),
         )
         return self
+
+    def _check_parameters(self, optimizer: torch.optim.Optimizer) -> None:
+        held = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+        pruned = [number for number, name in enumerate(self.structure.layers) if name in self.plan.pruned]
+        members = self.structure.members().items()
+        smaller = {name for (name, _), (numbers, _) in members if np.isin(pruned, numbers).any()}
+        for name, parameter in self.network.named_parameters():
+            if name in smaller and parameter.requires_grad and parameter not in held:
+                raise ValueError(
+                    f"the optimizer does not hold {name}, which the cut makes smaller: make it of all the network's "
+                    "parameters that are trained"
+                )
+            if not parameter.requires_grad and any(parameter is penalized for penalized in self.penalized):
+                raise ValueError(
+                    f"{name} is frozen (requires_grad=False) and would not decay: unfreeze it, or cut by L1"
+                )
+
+    def _detach(self) -> None:
+        for handle in self._handles:
+            handle.remove()
 
     def _before_update(self, optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict):
         if getattr(optimizer, "grad_scale", None) is not None:
@@ -213,16 +272,35 @@ class InLoop(Pruner):
         Networks wrapped by DDP or ``torch.compile`` are to be wrapped again.
 
         Raises:
-            RuntimeError: the selection is not made yet.
+            RuntimeError: the selection is not made yet, the network is cut already or no longer runs on the example.
             CutMismatchError: the cut network does not compute what the masked one does.
         """
+        if self._is_cut:
+            raise RuntimeError("the network is cut already")
         kept: Kept = self.kept()
         if kept.keys() != self.plan.pruned.keys():
             raise RuntimeError("not all layers have made their selection: train until the pruner has finished")
         device = next(self.network.parameters()).device
         images = random_like(self.example, torch.Generator().manual_seed(0))
         images = tree_map_only(Tensor, lambda t: t.to(device), images)
-        for handle in self._handles:
-            handle.remove()
+        if self.has_prune_phase:
+            self._warn_of_undecayed(kept, images)
         cut_and_compare(self.network, kept, "filter", self.structure, images, self._optimizer)
+        self._detach()
+        self._is_cut = True
         return self.network
+
+    def _warn_of_undecayed(self, kept: Kept, images: Any) -> None:
+        try:
+            change = change_by_cut(self.network, kept, self.structure, images)
+        except Exception as error:  # whatever the network raises
+            reason = " ".join(str(error).split())
+            raise RuntimeError(f"the network no longer runs on the example that was given: {reason}") from error
+        log.info("the cut changes the outputs by %.1e of their size, on random images", change)
+        if not self.finished:
+            log.warning("cut before the prune phase has finished, after %d optimizer steps", self._made)
+        if change > LARGE_CHANGE:
+            log.warning(
+                "the cut changes the outputs by %.0f %% of their size, on random images: the pruned filters have not "
+                "decayed; a longer prune phase, or fine-tuning, may help", 100 * change,
+            )  # fmt: skip

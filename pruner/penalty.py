@@ -159,16 +159,18 @@ class Penalty:
     Attributes:
         decay: γ, where this pass takes it over from the optimizer.
         others: where it does, the parameters with γ alone.
+        parameters: that λ acts on.
     """
 
     def __init__(self, factors: Factors, blocked: Sequence[nn.Parameter] = ()):
         self._factors, self._blocked = factors, blocked
+        self.parameters = factors.parameters
         self.decay, self.others = 0.0, list[nn.Parameter]()
         self._stale = True
 
     def take_over_decay(self, parameters: Iterable[nn.Parameter], decay: float) -> None:
         """Apply γ = `decay` to `parameters`; the optimizer is to apply none."""
-        penalized = set(self._factors.parameters)
+        penalized = set(self.parameters)
         self.decay, self._stale = decay, True
         self.others = [parameter for parameter in parameters if parameter not in penalized]
 
@@ -188,7 +190,7 @@ class Penalty:
         if self._stale:
             self._factors.write(self.decay)
             self._stale = False
-        pairs = zip(self._factors.parameters, self._factors.factors, strict=True)
+        pairs = zip(self.parameters, self._factors.factors, strict=True)
         return [(parameter, factor) for parameter, factor in pairs if parameter.grad is not None]
 
     @torch.no_grad()

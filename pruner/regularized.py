@@ -103,10 +103,16 @@ class GReg(InLoop):
         options = Settings.of(type(self), steps, settings)
         self._prepare(network, example, speedup, ratios, rank, round_to)
         picks, comparison = self._l1(options, PruningContext(network, self.plan, None, None, _no_loss, self.structure))
-        structure = self.structure if penalizes_groups(options, self.plan) else None
+        on_groups = penalizes_groups(options, self.plan)
+        structure = self.structure if on_groups else None
         schedule = self.make_schedule(options, self.plan)
         self._begin(network, self.plan, schedule, picks, options.block_loss_grad, comparison, structure)
-        self._built = {"plan": self.plan.pruned} | {name: str(value) for name, value in vars(schedule).items()}
+        self._built = {
+            "method": type(self).__name__,
+            "plan": self.plan.pruned,
+            "penalize": "group" if on_groups else "filter",
+            "block_loss_grad": options.block_loss_grad,
+        } | {name: str(value) for name, value in vars(schedule).items()}
 
     @classmethod
     def check(cls, options: PrunerOptions, plan: Plan) -> None:
@@ -181,6 +187,7 @@ class GReg(InLoop):
         blocked = [model.get_parameter(f"{p.layer.name}.weight") for p in plan.layers] if block_loss_grad else []
         factors = GroupFactors(model, self.layers, structure) if structure and self.layers else None
         self.penalty = Penalty(factors or FilterFactors(self.layers), blocked)
+        self.penalized = self.penalty.parameters
         self._l1_picks, self._comparison = l1_picks, comparison or {}
         self.milestones: dict[str, int] = {}
         self.decisions = 0
@@ -328,8 +335,10 @@ class GReg(InLoop):
         """Continue from `state`, a result of ``state_dict``.
 
         Raises:
-            ValueError: `state` is of a pruner with another plan or schedule.
+            ValueError: `state` is of a pruner of another method, plan or schedule.
         """
+        if "step" not in state:
+            raise ValueError(f"the state is not of a {type(self).__name__}")
         for name, value in state.get("built", {}).items():
             if self._built.get(name, value) != value:
                 raise ValueError(

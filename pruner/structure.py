@@ -12,6 +12,7 @@ from torch import nn
 from .trace import LAYERS, Call, trace
 
 FREE, COUPLED, FIXED = "free", "coupled", "fixed"
+NOT_CALLED = "not called as a module"
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Structure:
     def _layer(self, name: str, shape: tuple[int, ...]) -> TracedLayer:
         ids = self._trace.filters.get(name)
         if ids is None:
-            return TracedLayer(name, shape, FIXED, self._trace.reasons.get(name, "not called as a module"))
+            return TracedLayer(name, shape, FIXED, self._trace.reasons.get(name, NOT_CALLED))
         roots = [self._trace.root(i) for i in ids.tolist()]
         barrier = next((self._barriers[root] for root in roots if root in self._barriers), None)
         if barrier:

@@ -281,6 +281,47 @@ REFUSED = {
     "a pick that is none": (
         lambda network: L1(network, EXAMPLE, speedup=1.5, pick_pruned="mid"), ValueError, "pick_pruned 'mid'",
     ),
+    **{
+        f"a speedup of {speedup}": (
+            lambda network, ratio=speedup: L1(network, EXAMPLE, speedup=ratio), ValueError, "is not a number above 1",
+        )
+        for speedup in (0.5, 0, -1, 1.0, True, float("nan"), float("inf"))
+    },
+    **{
+        f"multiples of {n}": (
+            lambda network, n=n: L1(network, EXAMPLE, speedup=1.5, round_to=n), ValueError, "a whole number above 0",
+        )
+        for n in (0, -8, 2.5)
+    },
+    **{
+        f"{name} {value}": (
+            lambda network, given={name: value}: GReg1(network, EXAMPLE, speedup=1.5, **given), ValueError, "a finite",
+        )
+        for name in ("reg_upper_limit", "reg_granularity_prune", "mag_ratio_limit", "update_reg_interval")
+        for value in ("x", float("nan"))
+    },
+    "a flag that is no truth value": (
+        lambda network: GReg1(network, EXAMPLE, speedup=1.5, block_loss_grad="no"), ValueError, "not True or False",
+    ),
+    "a list of ratios": (lambda network: L1(network, EXAMPLE, ratios=["up:0.5"]), ValueError, "ratios is a list"),
+    "a rank of ratios": (
+        lambda network: L1(network, EXAMPLE, ratios="up:0.5", rank="global"), ValueError, "needs a speedup",
+    ),
+    "a wrapped network": (
+        lambda network: L1(nn.DataParallel(network), EXAMPLE, ratios="up:0.5"), ValueError, "network.module",
+    ),
+    "an optimizer of some parameters": (
+        lambda network: GReg1(network, EXAMPLE, ratios="up:0.5").attach(sgd(network.up)),
+        ValueError, "does not hold n1.weight, which the cut makes smaller",
+    ),
+    "a frozen norm": (
+        lambda net: (net.n1.requires_grad_(False), GReg1(net, EXAMPLE, ratios="up:0.5").attach(sgd(net))),
+        ValueError, "n1.weight is frozen",
+    ),
+    "several losses per step": (
+        lambda network: GReg1(network, EXAMPLE, ratios="up:0.5").attach(torch.optim.LBFGS(network.parameters())),
+        ValueError, "LBFGS",
+    ),
     "frozen weights": (
         lambda network: GReg1(network.requires_grad_(False), EXAMPLE, speedup=1.5).attach(sgd(network)),
         ValueError, "frozen",
@@ -311,6 +352,119 @@ EFFECTIVE = {
         "prune_steps", "lr_prune", "stage_pr",
     },
 }  # fmt: skip
+
+
+def test_a_frozen_norm_does_without_the_penalty_on_filters(network):
+    network.n1.requires_grad_(False)
+    GReg1(network, EXAMPLE, ratios="up:0.5", penalize="filter").attach(sgd(network))
+
+
+def test_a_second_attachment_replaces_the_first(network):
+    old, new = sgd(network), sgd(network)
+    pruner = GReg1(network, EXAMPLE, ratios="up:0.5", steps=20).attach(old).attach(new).attach(new)
+    train(network, pruner, new, steps=3)
+    old.step()
+    assert pruner._made == 3
+
+
+@pytest.mark.parametrize("method", [L1, GReg1])
+def test_after_the_cut_the_pruner_does_nothing_more(network, method):
+    pruner = method(network, EXAMPLE, ratios="up:0.5")
+    pruner.cut()
+    with pytest.raises(RuntimeError, match="cut already"):
+        pruner.cut()
+    with pytest.raises(RuntimeError, match="fine-tune it without the pruner"):
+        pruner.attach(sgd(network))
+
+
+@pytest.mark.parametrize("decays", [False, True])
+@pytest.mark.parametrize("steps", [0, 5, 150])
+def test_a_cut_of_filters_that_have_not_decayed_is_said_to_be_one(network, steps, decays, caplog):
+    network.n3.weight.data *= 3
+    base = copy.deepcopy(network.state_dict())
+    optimizer = sgd(network)
+    pruner = GReg1(network, EXAMPLE, ratios="up:0.75", steps=150).attach(optimizer)
+    if steps:
+        train(network, pruner, optimizer, steps=steps)
+    if not decays:  # as in bf16 at a small learning rate
+        network.load_state_dict(base)
+    pruner.cut()
+    assert ("before the prune phase has finished" in caplog.text) == (steps < 150)
+    if steps == 150:
+        assert ("have not decayed" in caplog.text) == (not decays)
+
+
+def test_layers_that_the_example_does_not_call_are_named(network, caplog):
+    network.other = nn.Linear(8, 3)
+    L1(network, EXAMPLE, ratios="up:0.5")
+    assert "not called for the example: other;" in caplog.text
+
+
+@pytest.mark.parametrize("around", [False, True])
+def test_the_cut_frees_weights_that_autocast_holds(network, around):
+    optimizer = sgd(network)
+    pruner = L1(network, EXAMPLE, ratios="up:0.5").attach(optimizer)
+    with torch.autocast("cpu", torch.bfloat16, enabled=around):
+        train(network, pruner, optimizer, steps=1)
+        pruner.cut()
+    train(network, pruner, optimizer, steps=1)
+
+
+def test_gradient_hooks_outlive_the_cut(network):
+    counted = []
+    for parameter in network.parameters():
+        parameter.register_hook(torch.zeros_like)
+        parameter.register_post_accumulate_grad_hook(lambda p: counted.append(p.grad.count_nonzero().item()))
+    L1(network, EXAMPLE, ratios="up:0.5").cut()
+    network(torch.randn(2, 3, 8, 8)).square().sum().backward()
+    assert counted == [0] * len([*network.parameters()])
+
+
+class Factored(torch.optim.Optimizer):
+    """Keeps sums over rows and columns, as some Adafactors do."""
+
+    def __init__(self, parameters):
+        super().__init__(parameters, {"lr": 0.1})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for parameter in self.param_groups[0]["params"]:
+            state = self.state[parameter]
+            if not state and parameter.ndim > 1:
+                state |= {"row": parameter.new_zeros(parameter.shape[:-1]), "column": parameter.new_zeros(())}
+            if parameter.ndim > 1:
+                state["row"] += parameter.grad.mean(-1)
+
+
+def test_a_state_that_cannot_be_cut_begins_anew(network, caplog):
+    optimizer = Factored(network.parameters())
+    pruner = L1(network, EXAMPLE, ratios="up:0.5").attach(optimizer)
+    train(network, pruner, optimizer, steps=1)
+    pruner.cut()
+    assert "begins anew" in caplog.text
+    train(network, pruner, optimizer, steps=1)
+
+
+@pytest.mark.parametrize("other", [L1, FixReg, GReg2])
+def test_the_state_of_another_method_is_refused(network, other):
+    state = other(network, EXAMPLE, ratios="up:0.5").state_dict()
+    pruner = GReg1(network, EXAMPLE, ratios="up:0.5")
+    with pytest.raises(ValueError, match=r"the state is (not of a GReg1|of a pruner with another method)"):
+        pruner.load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"penalize": "filter"}, "penalize"),
+        ({"block_loss_grad": True}, "block_loss_grad"),
+        ({"reg_upper_limit": 2}, "limit"),
+    ],
+)
+def test_the_state_of_other_settings_is_refused(network, given, named):
+    state = GReg1(network, EXAMPLE, ratios="up:0.5", **given).state_dict()
+    with pytest.raises(ValueError, match=f"another {named}"):
+        GReg1(network, EXAMPLE, ratios="up:0.5").load_state_dict(state)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
