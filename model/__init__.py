@@ -3,12 +3,12 @@
 from .build import ARCHS, CIFAR_MODELS, TORCHVISION_MODELS, build_model, build_on_meta, is_small
 from .cost import Cost, cost_of, example
 from .foreign import Preprocessing, check_foreign, is_timm, preprocessing_of, pretrained_foreign, runs_file
+from .forward import check_forward, check_outputs
 from .init import reinitialize
 from .pretrained import pretrained_state, weights_of
 from .rebuild import (
     add_biases,
     check_fit,
-    check_forward,
     check_network,
     check_tensors,
     check_values,
@@ -30,6 +30,7 @@ __all__ = [
     "check_foreign",
     "check_forward",
     "check_network",
+    "check_outputs",
     "check_tensors",
     "check_values",
     "cost_of",

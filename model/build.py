@@ -77,7 +77,7 @@ def build_model(arch: str, num_classes: int, in_channels: int, image_size: int, 
 def build_on_meta(arch: str, num_classes: int, in_channels: int, image_size: int, batch_norm: bool = True) -> nn.Module:
     """Build a network as ``build_model`` does, on the meta device.
 
-    Networks of ``ARCHS`` take no time; RegNets, timm's and a user's own are built with weights first.
+    Networks of ``ARCHS`` take no time; RegNets and timm's are built with weights first.
     """
     arguments = (arch, num_classes, in_channels, image_size, batch_norm)
     if arch in ARCHS and not arch.startswith("regnet"):  # torchvision computes RegNets' widths by tensors

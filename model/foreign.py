@@ -4,6 +4,8 @@ import hashlib
 import importlib.util
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from .forward import one_line
 
 TIMM = "timm/"
 _FUNCTION = re.compile(r"(.+\.py):([A-Za-z_]\w*)")
@@ -63,9 +67,11 @@ def build_foreign(arch: str, num_classes: int, in_channels: int) -> nn.Module:
     if not callable(function):
         raise ValueError(f"{file} has no function {name}")
     try:
-        model = function(num_classes=num_classes)
-    except TypeError as error:
-        raise ValueError(f"{arch} cannot be called with num_classes: {error}") from error
+        with _importing_beside(file):
+            model = function(num_classes=num_classes)
+    except Exception as error:  # whatever the function raises
+        shown = f"{type(error).__name__}: {one_line(error)}"
+        raise ValueError(f"{name} cannot be called with num_classes={num_classes} ({shown})") from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"{arch} returns a {type(model).__name__}, not an nn.Module")
     return model
@@ -101,7 +107,7 @@ def _parts(arch: str) -> tuple[str, str]:
 
 
 def _run(file: str) -> ModuleType:
-    """Import a file once, beside which its own imports are found."""
+    """Import a file once."""
     path = Path(file).resolve()
     name = f"network_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:
@@ -111,15 +117,24 @@ def _run(file: str) -> ModuleType:
         raise ValueError(f"{file} cannot be imported")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    sys.path.append(str(path.parent))
     try:
-        spec.loader.exec_module(module)
+        with _importing_beside(file):
+            spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        raise ValueError(f"{file} cannot be imported ({type(error).__name__}: {error})") from error
-    finally:
-        sys.path.remove(str(path.parent))
+        raise ValueError(f"{file} cannot be imported ({type(error).__name__}: {one_line(error)})") from error
     return module
+
+
+@contextmanager
+def _importing_beside(file: str) -> Iterator[None]:
+    """Find imports beside `file`, too."""
+    folder = str(Path(file).resolve().parent)
+    sys.path.append(folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
 
 
 def _timm() -> Any:

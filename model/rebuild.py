@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .build import ARCHS, WITH_HEADS, build_model, build_on_meta, is_auxiliary
 from .foreign import is_timm, runs_file
+from .forward import check_forward, one_line
 
 _OTHERS = (
     "give a file of a run, such as weights/pruned_model.pth; "
@@ -168,32 +169,6 @@ def _wrong_values(name: str, value: Tensor) -> str | None:
     return None
 
 
-def check_forward(model: nn.Module, data: dict, source: object) -> None:
-    """Check by one forward pass that the shapes of a fitted network are consistent.
-
-    Args:
-        data: ``classes``, ``channels`` and ``size`` (pixels) of the images.
-
-    Raises:
-        ValueError: they do not: the shapes have not come from pruning.
-    """
-    training, device = model.training, next(model.parameters()).device
-    image = torch.empty(1, data["channels"], data["size"], data["size"], device=device)
-    try:
-        with torch.no_grad():
-            shape = tuple(model.eval()(image).shape)
-    except RuntimeError as error:
-        raise ValueError(f"{source}: the shapes of its layers do not fit each other ({_one_line(error)})") from None
-    finally:
-        model.train(training)
-    if shape != (1, data["classes"]):
-        raise ValueError(f"{source} has {shape[-1]} outputs for {data['classes']} classes")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
-
-
 def check_network(saved: object, source: object) -> dict:
     """Validate the network part of a checkpoint of this program: keys, types and finite values.
 
@@ -300,7 +275,7 @@ def _dense(options: dict, data: dict, source: object) -> nn.Module:
     try:
         return build(options["arch"], data["classes"], data["channels"], data["size"], not options["not_use_bn"])
     except (ValueError, RuntimeError, OverflowError, TypeError) as error:
-        raise ValueError(f"{source}: {options['arch']} cannot be built ({_one_line(error)})") from None
+        raise ValueError(f"{source}: {options['arch']} cannot be built ({one_line(error)})") from None
 
 
 def load_pruned(path: str | os.PathLike | IO[bytes], network: nn.Module | None = None) -> nn.Module:

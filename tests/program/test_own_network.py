@@ -10,6 +10,7 @@ from model import load_pruned, preprocessing_of
 from utils.reporting.run_dir import how_to_resume
 
 NETWORK = """
+import torch
 from torch import nn
 import helper_of_the_network  # beside the file
 
@@ -23,6 +24,33 @@ def broken(num_classes):
     return "a network"
 
 answer = 42
+
+class Odd(nn.Module):
+    def __init__(self, num_classes, odd):
+        super().__init__()
+        self.net, self.odd = small(num_classes), odd
+
+    def forward(self, x):
+        features = self.net[:7](x)
+        return self.odd(self, x, self.net[7](features), features)
+
+def raising(num_classes): raise KeyError("no\\nsuch key")
+def of_1000(num_classes): return small(1000)
+def of_7(num_classes): return small(7)
+def features_too(num_classes): return Odd(num_classes, lambda net, x, y, f: (y, f) if net.training else y)
+def tuples(num_classes): return Odd(num_classes, lambda net, x, y, f: (y, y))
+def mapping(num_classes): return Odd(num_classes, lambda net, x, y, f: {"logits": y})
+def maps(num_classes): return Odd(num_classes, lambda net, x, y, f: y[:, :, None, None])
+def failing(num_classes): return Odd(num_classes, lambda net, x, y, f: {}["key"])
+def wants_labels(num_classes): return Odd(num_classes, lambda net, x, y, f: net.missing if net.training else y)
+def heads(num_classes): return Odd(num_classes, lambda net, x, y, f: (y, 2 * y) if net.training else y)
+def by_value(num_classes): return Odd(num_classes, lambda net, x, y, f: -y if x.mean() > 1e6 else y)
+def constants(num_classes):
+    mean = torch.tensor([0.5])
+    return Odd(num_classes, lambda net, x, y, f: y - mean)
+def imports(num_classes):
+    import helper_of_the_network
+    return small(num_classes)
 """
 needs_timm = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
 
@@ -199,11 +227,34 @@ def test_numbers_and_filters_are_inherited_by_a_network_without_addresses(own):
     assert third.report["params_after"] == first.report["params_after"]
 
 
+@pytest.mark.parametrize("name", ["heads", "by_value", "constants", "imports"])
+@pytest.mark.parametrize("layer", ["net.0", None])
+def test_a_network_that_cannot_run_without_values_is_trained(own, name, layer):
+    folder, words = own
+    words[words.index("--arch") + 1] = f"nets.py:{name}"
+    at = words.index("--ratios")
+    words[at : at + 2] = ["--ratios", "0:0.5" if name == "imports" else "net.0:0.5"] if layer else ["--method", "none"]
+    ran = run_program(folder, *words)
+    assert ran.code == 0, ran.err
+
+
 WRONG = {
     "no such file": ("none.py:small", "no file none.py"),
     "no such function": ("nets.py:large", "nets.py has no function large"),
     "a value": ("nets.py:answer", "nets.py has no function answer"),
     "no network": ("nets.py:broken", "returns a str, not an nn.Module"),
+    "an error of its own": ("nets.py:raising", "cannot be called with num_classes=6 (KeyError: 'no"),
+    "a fixed number of classes": ("nets.py:of_1000", "returns (2, 1000) in eval mode for 2 images; a run needs (2, 6)"),
+    "too few classes for the labels": ("nets.py:of_7", "returns (2, 7) in eval mode"),
+    "features while it trains": ("nets.py:features_too", "returns a tuple of (2, 6), (2, 8) in training mode"),
+    "a tuple in eval mode": ("nets.py:tuples", "returns a tuple of (2, 6), (2, 6) in eval mode"),
+    "a mapping": ("nets.py:mapping", "returns a dict in eval mode"),
+    "maps": ("nets.py:maps", "returns (2, 6, 1, 1) in eval mode"),
+    "an error in its pass": ("nets.py:failing", "cannot take images of 16 px in eval mode (KeyError: 'key')"),
+    "an error while it trains": (
+        "nets.py:wants_labels",
+        "cannot take images of 16 px in training mode (AttributeError",
+    ),
     "another network's layer": ("nets.py:small --ratios 9:0.5", "no conv or linear layer is called 9"),
     "the output": ("nets.py:small --ratios 7:0.5", "reaches the network's output"),
     "an odd speedup": ("nets.py:small --speedup 30", "cannot be reached: at most"),

@@ -1,7 +1,7 @@
-"""Plan a run and its costs on the meta device."""
+"""Plan a run and its costs, without weights where the network allows it."""
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from data import DataSpec
-from model import build_on_meta, fit_to, is_timm, weights_of
+from model import build_model, build_on_meta, check_outputs, fit_to, is_timm, runs_file, weights_of
 from model.cost import Cost, cost_of, example
+from model.pretrained import DEFAULT
 from pruner import PRUNERS, Plan, Schedule, groups, inherit_plan, keep_all, make_plan, plan_of_cut, skipped_addresses
 from pruner.cut import shrunk_copy
 from pruner.layers import Layer, layers_of, traced_layers
@@ -56,7 +57,7 @@ class Planned:
 
 
 def plan_run(options: Options, spec: DataSpec, resumed: Checkpoint | None = None) -> Planned:
-    """Make the plan of a run on the meta device.
+    """Make the plan of a run.
 
     Args:
         resumed: checkpoint of a resumed run; files named by its options are not read again.
@@ -70,9 +71,15 @@ def plan_run(options: Options, spec: DataSpec, resumed: Checkpoint | None = None
         with error_prefix("pretrained"):
             if not is_timm(options.arch):
                 weights_of(options.arch, options.pretrained, spec.size)
+            elif options.pretrained != DEFAULT:
+                raise ValueError(f"timm names weights in --arch: {options.arch}.{options.pretrained}, if it has them")
     network = f"arch {options.arch}" + " --not_use_bn" * options.not_use_bn
+    own = runs_file(options.arch)  # with weights: what it computes may depend on values
     with error_prefix(network):
-        model = build_on_meta(options.arch, spec.classes, spec.channels, spec.size, not options.not_use_bn)
+        build = build_model if own else build_on_meta
+        model = build(options.arch, spec.classes, spec.channels, spec.size, not options.not_use_bn)
+        if own or is_timm(options.arch):
+            check_outputs(model, asdict(spec))
     dense = before = cost_of(model, spec.channels, spec.size)
     base_shapes = resumed.record.get("base_shapes") if resumed else _shapes_of_pruned_base(options)
     if base_shapes:

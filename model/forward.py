@@ -1,0 +1,70 @@
+"""Check what a network computes by forward passes."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def check_forward(model: nn.Module, data: dict, source: object) -> None:
+    """Check by one forward pass that the shapes of a fitted network are consistent.
+
+    Args:
+        data: ``classes``, ``channels`` and ``size`` (pixels) of the images.
+
+    Raises:
+        ValueError: they do not: the shapes have not come from pruning.
+    """
+    training, device = model.training, next(model.parameters()).device
+    image = torch.empty(1, data["channels"], data["size"], data["size"], device=device)
+    try:
+        with torch.no_grad():
+            shape = tuple(model.eval()(image).shape)
+    except RuntimeError as error:
+        raise ValueError(f"{source}: the shapes of its layers do not fit each other ({one_line(error)})") from None
+    finally:
+        model.train(training)
+    if shape != (1, data["classes"]):
+        raise ValueError(f"{source} has {shape[-1]} outputs for {data['classes']} classes")
+
+
+def check_outputs(model: nn.Module, data: dict) -> None:
+    """Check that a network from elsewhere returns what a run trains and tests, by one pass in each mode.
+
+    That is (N, classes); while it trains perhaps a tuple, with auxiliary heads of the same shape behind.
+
+    Args:
+        model: its batch-norm statistics change.
+        data: ``classes``, ``channels`` and ``size`` (pixels) of the images.
+
+    Raises:
+        ValueError: it returns something else, or does not run.
+    """
+    name, classes, size = type(model).__name__, data["classes"], data["size"]
+    images = torch.zeros(2, data["channels"], size, size, device=next(model.parameters()).device)
+    before = model.training
+    for training, mode in ((False, "in eval mode"), (True, "in training mode")):
+        try:
+            with torch.no_grad():
+                outputs = model.train(training)(images)
+        except Exception as error:  # whatever the network raises
+            shown = f"{type(error).__name__}: {one_line(error)}"
+            raise ValueError(f"{name} cannot take images of {size} px {mode} ({shown})") from error
+        finally:
+            model.train(before)
+        heads = outputs if training and isinstance(outputs, tuple) and outputs else (outputs,)
+        if any(not isinstance(head, Tensor) or head.shape != (2, classes) for head in heads):
+            raise ValueError(f"{name} returns {_shown(outputs)} {mode} for 2 images; a run needs {(2, classes)}")
+
+
+def _shown(outputs: Any) -> str:
+    if isinstance(outputs, Tensor):
+        return str(tuple(outputs.shape))
+    if isinstance(outputs, tuple | list):
+        return f"a {type(outputs).__name__} of {', '.join(map(_shown, outputs)) or 'nothing'}"
+    return f"a {type(outputs).__name__}"
+
+
+def one_line(error: Exception) -> str:
+    """Return the first words of an error, which may have many lines."""
+    return " ".join(str(error).split())[:200]
