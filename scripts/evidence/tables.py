@@ -136,7 +136,7 @@ TABLES = {
     "lambda": Table(("lambda",), CUT),
     "length": Table(("length",), CUT),
     "schedule": Table(("schedule",), [*FINETUNED, *STEPS, *COST]),
-    "fixreg": Table(("fixreg-l1", "fixreg-greg1", "fixreg-group", "fixreg"), [*CUT_ACCURACY, *FINETUNED, *STEPS]),
+    "fixreg": Table(("fixreg-l1", "fixreg-greg1", "fixreg-group", "fixreg", "fixreg-sum"), [*CUT_ACCURACY, *FINETUNED, *STEPS]),
     "torch-pruning-tuned": Table(("torch-pruning-tuned",), FINETUNED),
     "proportion": Table(("proportion",), [*CUT, *FINETUNED]),
     "schedule56": Table(("schedule56",), [*FINETUNED, *STEPS, *COST]),
