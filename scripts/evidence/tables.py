@@ -6,7 +6,7 @@ To add one: an entry in ``TABLES`` (experiments of evidence.yaml and the columns
 
 import re
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from scripts.evidence.reports import Report
@@ -93,6 +93,7 @@ FINETUNED = [accuracy_column("best epoch (on test)", "acc1_best"), accuracy_colu
 FINETUNE_STEPS = Column("steps of fine-tuning", lambda report: step_counts(report)[1], "{:.0f}")
 STEPS = [Column("steps before the cut", lambda report: step_counts(report)[0], "{:.0f}"), FINETUNE_STEPS]
 HOURS = Column("hours", lambda report: sum(report["seconds"].values()) / 3600, "{:.3f}")
+FINETUNE_HOURS = Column("hours of fine-tuning", lambda report: report["seconds"]["finetune"] / 3600, "{:.1f}")
 COST = [
     Column("speedup", lambda report: report["speedup"], "{:.2f}x"),
     Column("params gone, %", percent_removed("params_before", "params_after")),
@@ -135,8 +136,11 @@ TABLES = {
     "cut": Table(("schedule", "torch-pruning"), CUT, without=("L1-longer", "scratch")),
     "lambda": Table(("lambda",), CUT),
     "length": Table(("length",), CUT),
+    "length-10000": Table(("length-10000",), [*CUT, *FINETUNED, *STEPS, HOURS]),
     "schedule": Table(("schedule",), [*FINETUNED, *STEPS, *COST]),
-    "fixreg": Table(("fixreg-l1", "fixreg-greg1", "fixreg-group", "fixreg", "fixreg-sum"), [*CUT_ACCURACY, *FINETUNED, *STEPS]),
+    "fixreg": Table(
+        ("fixreg-l1", "fixreg-greg1", "fixreg-group", "fixreg", "fixreg-sum"), [*CUT_ACCURACY, *FINETUNED, *STEPS]
+    ),
     "torch-pruning-tuned": Table(("torch-pruning-tuned",), FINETUNED),
     "proportion": Table(("proportion",), [*CUT, *FINETUNED]),
     "schedule56": Table(("schedule56",), [*FINETUNED, *STEPS, *COST]),
@@ -165,7 +169,7 @@ def all_tables(runs: dict[str, list[Run]]) -> dict[str, list[list[str]]]:
         "gains56": gain_rows(runs["schedule56"]),
         "lengths": length_rows(select_by_length(runs)),
         "matched": matched_rows(select_by_length(runs)),
-        "full": length_rows(select_full(runs)),
+        "full": length_rows(select_full(runs), [FINETUNE_HOURS]),
         "trend": trend_rows(runs),
         "lr": rate_rows(runs),
     }
@@ -263,9 +267,9 @@ def rate_rows(runs: dict[str, list[Run]]) -> list[list[str]]:
     return rows
 
 
-def length_rows(selected: list[Run]) -> list[list[str]]:
-    """Return header and rows: runs by their steps before and after the cut."""
-    return make_rows(Table(("lengths",), [ARITHMETIC, *FINETUNED]), {"lengths": selected})
+def length_rows(selected: list[Run], more: Sequence[Column] = ()) -> list[list[str]]:
+    """Return header and rows: runs by their steps before and after the cut, with `more` columns."""
+    return make_rows(Table(("lengths",), [ARITHMETIC, *FINETUNED, *more]), {"lengths": selected})
 
 
 def matched_rows(selected: list[Run]) -> list[list[str]]:
