@@ -26,16 +26,16 @@ class PruningContext:
         model: the network to prune, with its starting weights.
         schedule: of the prune phase (``Pruner.schedule``); None for a method without one.
         inherited: groups kept by another run, layer name -> bool (groups,); None: select anew.
-        candidate_loss: a cut network and its masks -> its training loss, before any fine-tuning.
+        candidate_loss: a cut network and its masks -> its training loss, before any fine-tuning; for the Oracle.
         structure: of `model`, for filters and channels.
     """
 
     model: nn.Module
     plan: Plan
-    schedule: Schedule | None
-    inherited: dict[str, Tensor] | None
-    candidate_loss: Callable[[nn.Module, dict[str, Tensor]], float]
-    structure: Structure | None
+    schedule: Schedule | None = None
+    inherited: dict[str, Tensor] | None = None
+    candidate_loss: Callable[[nn.Module, dict[str, Tensor]], float] | None = None
+    structure: Structure | None = None
 
 
 class Pruner(NoHooks):

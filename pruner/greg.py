@@ -29,8 +29,8 @@ class GReg1(GReg):
 
     ignores = ("reinit", "reg_upper_limit_pick", "reg_granularity_pick", "reg_granularity_recover", "fix_reg_interval")
 
-    def _begin(self, *args, **kwargs) -> None:
-        super()._begin(*args, **kwargs)
+    def _begin(self, options: PrunerOptions, context: PruningContext) -> None:
+        super()._begin(options, context)
         for layer in self.layers:
             layer.kept = self._l1_picks[layer.name]
 
@@ -53,12 +53,11 @@ class GReg2(GReg):
     picks_later = True
     ignores = ("reinit", "pick_pruned", "inherit_pruned", "fix_reg_interval")  # numbers are all that it can inherit
 
-    def _begin(self, *args, **kwargs) -> None:
-        super()._begin(*args, **kwargs)
+    def _begin(self, options: PrunerOptions, context: PruningContext) -> None:
+        super()._begin(options, context)
         self._starting_scores = {layer.name: groups.sample(layer.scores()).clone() for layer in self.layers}
 
-    @classmethod
-    def _l1(cls, options: PrunerOptions, context: PruningContext) -> tuple[dict[str, Tensor], selection.Comparison]:
+    def _l1(self, options: PrunerOptions, context: PruningContext) -> tuple[dict[str, Tensor], selection.Comparison]:
         """L1's selection on the initial weights, for comparison."""
         return selection.pick(context.model, context.plan, "min"), {}
 

@@ -33,7 +33,7 @@ class L1(InLoop):
         **settings: Any,
     ):
         self._prepare(network, example, speedup, ratios, rank, round_to)
-        context = PruningContext(network, self.plan, None, None, lambda *_: 0.0, self.structure)
+        context = PruningContext(network, self.plan, structure=self.structure)
         self._kept, self._comparison = picks(Settings.of(L1, None, settings), context)
 
     @classmethod

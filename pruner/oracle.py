@@ -42,6 +42,7 @@ class Oracle(Pruner):
 
     @classmethod
     def build(cls, options: PrunerOptions, context: PruningContext) -> "Oracle":
+        assert context.candidate_loss is not None  # the command line gives one
         return cls(context.model, context.plan, context.candidate_loss, context.structure)
 
     def __init__(

@@ -1,10 +1,4 @@
-"""Base of GReg-1, GReg-2 and FixReg: penalties, updates, gaps and the state of each layer.
-
-Near a minimum with diagonal Hessian h, raising λ by δ moves the optimum to ŵ = w / (1 + δ/h): weights of high
-curvature shrink less, so that magnitude under a uniform penalty reflects curvature.
-
-Source: paper, section 3.3.
-"""
+"""Base of GReg-1, GReg-2 and FixReg: penalties, updates, gaps and the state of each layer."""
 
 import hashlib
 import logging
@@ -18,10 +12,9 @@ from . import groups, selection
 from .base import PruningContext
 from .loop import InLoop, Settings
 from .options import PrunerOptions
-from .penalty import FilterFactors, GroupFactors, Penalty, RegularizedLayer
+from .penalty import Factors, FilterFactors, GroupFactors, Penalty, RegularizedLayer
 from .plan import Plan
 from .schedule import Schedule
-from .structure import Structure
 
 log = logging.getLogger(__name__)
 
@@ -102,15 +95,12 @@ class GReg(InLoop):
     ):
         options = Settings.of(type(self), steps, settings)
         self._prepare(network, example, speedup, ratios, rank, round_to)
-        picks, comparison = self._l1(options, PruningContext(network, self.plan, None, None, _no_loss, self.structure))
-        on_groups = penalizes_groups(options, self.plan)
-        structure = self.structure if on_groups else None
         schedule = self.make_schedule(options, self.plan)
-        self._begin(network, self.plan, schedule, picks, options.block_loss_grad, comparison, structure)
+        self._begin(options, PruningContext(network, self.plan, schedule, structure=self.structure))
         self._built = {
             "method": type(self).__name__,
             "plan": self.plan.pruned,
-            "penalize": "group" if on_groups else "filter",
+            "penalize": "group" if penalizes_groups(options, self.plan) else "filter",
             "block_loss_grad": options.block_loss_grad,
         } | {name: str(value) for name, value in vars(schedule).items()}
 
@@ -136,42 +126,18 @@ class GReg(InLoop):
 
     @classmethod
     def build(cls, options: PrunerOptions, context: PruningContext) -> "GReg":
-        assert context.schedule is not None  # ``make_schedule`` of these methods gives one
-        picks, comparison = cls._l1(options, context)
-        structure = context.structure if penalizes_groups(options, context.plan) else None
-        return cls.of(
-            context.model, context.plan, context.schedule, picks, options.block_loss_grad, comparison, structure
-        )
-
-    @classmethod
-    def of(cls, model: nn.Module, plan: Plan, schedule: Schedule, l1_picks: dict[str, Tensor], *more: Any) -> "GReg":
-        """Make a pruner of a plan and a schedule; the arguments are those of ``_begin``."""
         pruner = cls.__new__(cls)
-        pruner._begin(model, plan, schedule, l1_picks, *more)
+        pruner._begin(options, context)
         return pruner
 
-    @classmethod
-    def _l1(cls, options: PrunerOptions, context: PruningContext) -> tuple[dict[str, Tensor], selection.Comparison]:
+    def _l1(self, options: PrunerOptions, context: PruningContext) -> tuple[dict[str, Tensor], selection.Comparison]:
+        """Select the groups that L1 keeps of the initial weights, or take those that another run kept."""
         return selection.picks(options, context)
 
-    def _begin(
-        self,
-        model: nn.Module,
-        plan: Plan,
-        schedule: Schedule,
-        l1_picks: dict[str, Tensor],
-        block_loss_grad: bool = False,
-        comparison: selection.Comparison | None = None,
-        structure: Structure | None = None,
-    ) -> None:
-        """Set the state of step 0.
-
-        Args:
-            l1_picks: groups that L1 keeps of the initial weights (or another run kept): layer name -> bool (groups,).
-            comparison: how that compares with L1's own choice, where it is inherited.
-            structure: penalize every parameter that the cut removes, not only the filters; of `model`, for filters.
-            block_loss_grad: the penalty replaces the loss's gradient instead of adding to it.
-        """
+    def _begin(self, options: PrunerOptions, context: PruningContext) -> None:
+        """Set the state of step 0."""
+        model, plan, schedule = context.model, context.plan, context.schedule
+        assert schedule is not None  # ``make_schedule`` of these methods gives one
         self.schedule, self.kind = schedule, plan.kind
         self.layers = [
             RegularizedLayer(
@@ -184,11 +150,13 @@ class GReg(InLoop):
             for p in plan.layers
             if p.pruned
         ]
-        blocked = [model.get_parameter(f"{p.layer.name}.weight") for p in plan.layers] if block_loss_grad else []
-        factors = GroupFactors(model, self.layers, structure) if structure and self.layers else None
-        self.penalty = Penalty(factors or FilterFactors(self.layers), blocked)
+        blocked = [model.get_parameter(f"{p.layer.name}.weight") for p in plan.layers if options.block_loss_grad]
+        factors: Factors = FilterFactors(self.layers)
+        if context.structure and self.layers and penalizes_groups(options, plan):
+            factors = GroupFactors(model, self.layers, context.structure)
+        self.penalty = Penalty(factors, blocked)
         self.penalized = self.penalty.parameters
-        self._l1_picks, self._comparison = l1_picks, comparison or {}
+        self._l1_picks, self._comparison = self._l1(options, context)
         self.milestones: dict[str, int] = {}
         self.decisions = 0
         # On a GPU gaps are read at the next update, without a host sync; since nothing grows in between, λ and
@@ -358,7 +326,3 @@ class GReg(InLoop):
         self._pending = pending and _PendingGaps(
             pending["step"], [by_name[name] for name in pending["layers"]], pending["gaps"]
         )
-
-
-def _no_loss(*_: Any) -> float:
-    raise NotImplementedError("only the Oracle asks for a candidate's loss")

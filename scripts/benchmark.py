@@ -146,14 +146,8 @@ class Bench:
         plan = make_plan(layers_of(self.model), self.options.stage_pr, "", self.options.wg)
         limit = parse(["--dataset=digits", f"--reg_upper_limit={0 if stabilizes else 1}"])[0].reg_upper_limit
         options = replace(self.options, method=method, reg_upper_limit=limit, reg_upper_limit_pick=limit)
-        context = PruningContext(
-            self.model,
-            plan,
-            PRUNERS[method].make_schedule(options, plan),
-            None,
-            lambda *_: 0.0,
-            self.structure,
-        )
+        schedule = PRUNERS[method].make_schedule(options, plan)
+        context = PruningContext(self.model, plan, schedule, structure=self.structure)
         pruner = PRUNERS[method].build(options, context)
         pruner.before_step(0)
         assert pruner.status == ("stabilizing" if stabilizes else "growing")
@@ -388,7 +382,7 @@ def weight_setup(arch: str) -> tuple[float, int]:
 
     def masks() -> None:
         plan = make_plan(layers_of(model), options.stage_pr, "", "weight")
-        context = PruningContext(model, plan, None, None, lambda *_: 0.0, None)
+        context = PruningContext(model, plan)
         cut(model, PRUNERS["L1"].build(options, context).kept(), "weight", None)
 
     return seconds(masks), sum(p.numel() for p in model.parameters())

@@ -45,7 +45,7 @@ def pruned_by_greg_2(data: Data) -> tuple[torch.nn.Module, Pruner]:
     model = build_model("resnet20", 6, 1, 16)
     plan = make_plan(layers_of(model), options.stage_pr, "", "filter")
     method = PRUNERS["GReg-2"]
-    context = PruningContext(model, plan, method.make_schedule(options, plan), None, lambda *_: 0.0, None)
+    context = PruningContext(model, plan, method.make_schedule(options, plan))
     pruner = method.build(options, context)
     train(model, data, pruner, PrunePhase(options, pruner, pruner.schedule.cut_after_step + 1), Run(options))
     return model, pruner

@@ -36,7 +36,7 @@ def pruner_of(network, method: str, kind: str, penalize: str, **changed) -> Prun
     plan = make_plan(layers_of(network), options.stage_pr, "", kind)
     schedule = PRUNERS[method].make_schedule(options, plan)
     structure = Structure(network, example(network, 3, 8)) if kind == "filter" else None
-    return PRUNERS[method].build(options, PruningContext(network, plan, schedule, None, lambda *_: 0.0, structure))
+    return PRUNERS[method].build(options, PruningContext(network, plan, schedule, structure=structure))
 
 
 def sgd(network, **more) -> torch.optim.SGD:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import main
-from pruner import groups
+from pruner import PruningContext, Settings, groups
 from pruner.greg import GReg1, GReg2
 from pruner.layers import Layer
 from pruner.plan import Plan, PlannedLayer
@@ -104,7 +104,8 @@ def test_a_pruner_that_is_really_stepped_goes_through_the_history_of_the_origina
         planned.append(PlannedLayer(layer, n_groups, n_groups // 2 * index))
     picks = {"1": groups.keep(groups.scores(model[1].weight, row["wg"]), planned[1].pruned)}
     method = {"GReg-1": GReg1, "GReg-2": GReg2}[row["method"]]
-    pruner = method.of(model, Plan(row["wg"], tuple(planned)), schedule_of(row), picks)
+    context = PruningContext(model, Plan(row["wg"], tuple(planned)), schedule_of(row), picks)
+    pruner = method.build(Settings(penalize="filter"), context)
 
     penalties, picked_at, stabilise_from, step = {}, None, None, -1
     while not pruner.finished:

@@ -32,7 +32,7 @@ class PruningRun:
         self.model = model.to(self.device).train()
         self.pruner = PRUNERS[method].build(
             options,
-            PruningContext(self.model, plan, PRUNERS[method].make_schedule(options, plan), None, lambda *_: 0.0, None),
+            PruningContext(self.model, plan, PRUNERS[method].make_schedule(options, plan)),
         )
         self.update = Update(torch.optim.SGD(self.model.parameters(), 0.001, 0.9), self.pruner)
         spec = DataSpec("made", 10, 3, 32, (0.5,) * 3, (0.25,) * 3, pad=4, flip=True)

@@ -24,7 +24,7 @@ def built(*words, method="FixReg", model=None):
     plan = make_plan(layers_of(model), options.stage_pr, "", options.wg)
     return model, PRUNERS[method].build(
         options,
-        PruningContext(model, plan, PRUNERS[method].make_schedule(options, plan), None, lambda *_: 0.0, None),
+        PruningContext(model, plan, PRUNERS[method].make_schedule(options, plan)),
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pruner import groups, selection
+from pruner import PruningContext, Settings, groups
 from pruner.greg import GReg1, GReg2
 from pruner.layers import Layer
 from pruner.penalty import RegularizedLayer
@@ -44,7 +44,8 @@ def plan_for(model: nn.Module, kind: str, pruned: dict[str, int]) -> Plan:
 def pruner_for(method, model, pruned, kind="filter", block_loss_grad=False, **changed) -> GReg:
     plan = plan_for(model, kind, pruned)
     picks = {name: groups.keep(groups.scores(model.get_submodule(name).weight, kind), n) for name, n in pruned.items()}
-    return method.of(model, plan, schedule_for(method, **changed), picks, block_loss_grad)
+    context = PruningContext(model, plan, schedule_for(method, **changed), picks)
+    return method.build(Settings(penalize="filter", block_loss_grad=block_loss_grad), context)
 
 
 def linear(*rows: float) -> nn.Sequential:
@@ -173,7 +174,8 @@ def test_greg_1_selects_before_the_first_step_and_penalizes_only_its_selection()
 def test_greg_1_accepts_any_selection():
     model = linear(3.0, 1.0)
     picks = {"0": torch.tensor([False, True])}
-    pruner = GReg1.of(model, plan_for(model, "filter", {"0": 1}), schedule_for(GReg1, grow="0.25"), picks)
+    context = PruningContext(model, plan_for(model, "filter", {"0": 1}), schedule_for(GReg1, grow="0.25"), picks)
+    pruner = GReg1.build(Settings(penalize="filter"), context)
     pruner.before_step(0)
     assert penalties(pruner) == [0.25, 0]
 
@@ -643,7 +645,7 @@ def test_gaps_read_an_update_later_give_the_same_penalties_selections_and_steps(
         model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 3), nn.Flatten(), nn.Linear(6 * 16, 3))
         layers = [Layer(str(i), str(i), i, tuple(model[i].weight.shape), frozenset({"filter"})) for i in (0, 2)]
         plan = Plan("filter", tuple(PlannedLayer(layer, layer.shape[0], layer.shape[0] // 2) for layer in layers))
-        pruner = method.of(model, plan, schedule, selection.pick(model, plan, "min"))
+        pruner = method.build(Settings(penalize="filter"), PruningContext(model, plan, schedule))
         pruner.reads_late = late
         optimizer = torch.optim.SGD(model.parameters(), 0.05, 0.9)
         penalties = []

@@ -35,9 +35,7 @@ def pruner():
             model,
             plan,
             TorchPruning.make_schedule(options, plan),
-            None,
-            lambda *_: 0.0,
-            Structure(model, example(model, 3, 32)),
+            structure=Structure(model, example(model, 3, 32)),
         ),
     )
 
