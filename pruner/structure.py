@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from .trace import LAYERS, Call, trace
+from .channels import Call
+from .operators import LAYERS
+from .trace import trace
 
 FREE, COUPLED, FIXED = "free", "coupled", "fixed"
 NOT_CALLED = "not called as a module"
