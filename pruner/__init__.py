@@ -10,11 +10,11 @@ from .fixreg import FixReg
 from .greg import GReg1, GReg2
 from .hooks import Hooks, NoHooks, WeightMasks
 from .l1 import L1
-from .loop import Settings
 from .oracle import Oracle
-from .plan import LayerAddresses, Plan, StageRatios, inherit_plan, keep_all, make_plan, plan_of_cut, skipped_addresses
+from .plan import LayerAddresses, Plan, StageRatios, inherit_plan, make_plan, plan_of, plan_of_cut, skipped_addresses
 from .proof import CutMismatchError, ProofError, cut_and_compare, prove
 from .schedule import Schedule
+from .settings import Settings
 from .short_schedule import short_schedule
 from .structure import Structure, TracedLayer
 
@@ -42,8 +42,8 @@ __all__ = [
     "cut",
     "cut_and_compare",
     "inherit_plan",
-    "keep_all",
     "make_plan",
+    "plan_of",
     "plan_of_cut",
     "prove",
     "short_schedule",

@@ -6,9 +6,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from .base import PruningContext
-from .loop import InLoop, Settings
+from .loop import InLoop
 from .options import PrunerOptions
 from .selection import Comparison, picks
+from .settings import Settings
 
 
 class L1(InLoop):

@@ -1,4 +1,4 @@
-"""Pruners in anybody's training loop: settings by keyword, hooks on the optimizer, the cut.
+"""Pruners in anybody's training loop: the plan by keyword, hooks on the optimizer, the cut.
 
 pruner = GReg1(network, example, speedup=2.0, steps=3000).attach(optimizer)
 for images, labels in loader:  # the user's loop, unchanged
@@ -12,8 +12,6 @@ pruner.cut()
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -21,103 +19,21 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from . import groups
 from .base import Pruner
 from .cut import Kept
 from .layers import traced_layers
-from .options import PENALIZED
 from .plan import Plan
 from .proof import change_by_cut, cut_and_compare, prove, random_like
 from .ratios import RANKS, GlobRatios, plan_by_name, plan_by_speedup
-from .short_schedule import short_schedule
+from .selection import filter_scores
 from .structure import NOT_CALLED, Structure
 
 log = logging.getLogger(__name__)
-OF_SELECTION = ("seed", "pick_pruned")  # settings of methods without a prune phase, too
-GIVEN_OTHERWISE = ("prune_steps", "lr_prune", "stage_pr")  # given by `steps`, by the user's optimizer and by `ratios`
-# Settings that are whole numbers -> the smallest possible; those from 0 up; those above 0.
-WHOLE = {"seed": 0, "update_reg_interval": 1, "stabilize_reg_interval": 0, "fix_reg_interval": 1, "prune_steps": 1}
-NOT_NEGATIVE = ("reg_upper_limit", "reg_upper_limit_pick")
-POSITIVE = ("reg_granularity_prune", "reg_granularity_pick", "mag_ratio_limit", "lr_prune")
 ADAPTIVE = (
     "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Rprop", "Lion", "Adafactor", "Muon",
     "Lamb", "Lars",
 )  # fmt: skip
 LARGE_CHANGE = 0.1  # of the outputs at the cut: pruned filters have not decayed
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Settings of the pruners, by the names of the original program's flags; see ``PrunerOptions``."""
-
-    seed: int = 0
-    pick_pruned: str = "min"
-    penalize: str | None = "group"
-    stage_pr: str = ""
-    block_loss_grad: bool = False
-    update_reg_interval: int = 5
-    stabilize_reg_interval: int = 40_000
-    reg_upper_limit: Decimal = Decimal("1.0")
-    reg_upper_limit_pick: Decimal = Decimal("0.01")
-    reg_granularity_prune: Decimal = Decimal("1e-4")
-    reg_granularity_pick: Decimal = Decimal("1e-5")
-    reg_granularity_recover: Decimal = Decimal("-1e-4")
-    mag_ratio_limit: float = 1000.0
-    fix_reg_interval: int | None = None
-    prune_steps: int | None = None
-    lr_prune: float = 0.001
-
-    def __post_init__(self):
-        if self.penalize not in (None, *PENALIZED):
-            raise ValueError(f"penalize '{self.penalize}' is not one of {', '.join(PENALIZED)}")
-        if self.pick_pruned not in groups.PICKS:
-            raise ValueError(f"pick_pruned '{self.pick_pruned}' is not one of {', '.join(groups.PICKS)}")
-        if not isinstance(self.block_loss_grad, bool):
-            raise ValueError(f"block_loss_grad {self.block_loss_grad!r} is not True or False")
-        for name, value in vars(self).items():
-            if value is None:
-                continue
-            shown = f"{'steps' if name == 'prune_steps' else name} {value}"
-            if name in WHOLE and int(value) != value:
-                raise ValueError(f"{shown} is not a whole number")
-            if name in (*WHOLE, *NOT_NEGATIVE) and not value >= WHOLE.get(name, 0):
-                raise ValueError(f"{shown} is less than {WHOLE.get(name, 0)}")
-            if name in POSITIVE and not value > 0:
-                raise ValueError(f"{shown} is not above 0")
-
-    @classmethod
-    def of(cls, method: type[Pruner], steps: int | None, given: Mapping[str, Any]) -> "Settings":
-        """Make the settings of a method; with `steps` the schedule fits into so many optimizer steps.
-
-        Raises:
-            TypeError: the method has no such setting.
-            ValueError: too few steps, or a setting out of its range.
-        """
-        known = {f.name: f for f in fields(cls) if f.name not in (*GIVEN_OTHERWISE, *method.ignores)}
-        if not method.has_prune_phase:
-            known = {name: known[name] for name in OF_SELECTION}
-        for name in given:
-            if name not in known:
-                raise TypeError(f"{method.__name__} has no setting '{name}'; its settings are {', '.join(known)}")
-        exact: dict[str, Any] = {name: _exact(name, value, known[name].default) for name, value in given.items()}
-        settings = cls(**exact | {"prune_steps": steps})
-        if steps is None:
-            return settings
-        chosen = short_schedule(settings, {*given, "lr_prune"}, method.picks_later)
-        return replace(settings, **chosen)
-
-
-def _exact(name: str, value: Any, default: Any) -> Any:
-    """Return `value` as exactly as its setting wants it: λ grows in decimals."""
-    if not isinstance(default, int | float | Decimal) or isinstance(default, bool) or value is None:
-        return value
-    try:
-        number = Decimal(str(value))
-    except ArithmeticError:
-        number = Decimal("nan")
-    if number.is_nan() or (number.is_infinite() and isinstance(default, Decimal)):
-        raise ValueError(f"{name} {value} is not a finite number")
-    return number if isinstance(default, Decimal) else value
 
 
 def make_plan_for(
@@ -152,12 +68,7 @@ def make_plan_for(
     layers = traced_layers(structure)
     if speedup is None:
         return plan_by_name(layers, GlobRatios(text), "filter", round_to=round_to)
-    scores = None
-    if rank == "global":
-        weights = {layer.name: network.get_parameter(f"{layer.name}.weight") for layer in layers if layer.prunable}
-        scores = {
-            layer.name: groups.scores(weights[layer.name], "filter", layer.width) for layer in layers if layer.prunable
-        }
+    scores = filter_scores(network, layers) if rank == "global" else None
     total = structure.flops({})
     return plan_by_speedup(structure, layers, speedup, total, GlobRatios(text), scores, round_to)
 

@@ -172,9 +172,9 @@ def make_plan(
     return Plan(kind, tuple(planned))
 
 
-def keep_all(layers: list[Layer], kind: str) -> Plan:
-    """Make the plan that prunes nothing."""
-    return Plan(kind, tuple(PlannedLayer(layer, layer.count(kind), 0) for layer in layers))
+def plan_of(layers: list[Layer], numbers: Mapping[str, int], kind: str) -> Plan:
+    """Make the plan of numbers of pruned groups by layer; layers without one keep all."""
+    return Plan(kind, tuple(PlannedLayer(layer, layer.count(kind), numbers.get(layer.name, 0)) for layer in layers))
 
 
 def inherit_plan(layers: list[Layer], kind: str, kept: dict[str, Tensor], source: str) -> Plan:
@@ -192,7 +192,7 @@ def inherit_plan(layers: list[Layer], kind: str, kept: dict[str, Tensor], source
         if sizes.get(name) != len(mask):
             raise ValueError(f"{source} has pruned {name} of {len(mask)} {kind}s, which this network lacks")
     pruned = {name: len(mask) - int(mask.sum()) for name, mask in kept.items()}
-    return Plan(kind, tuple(PlannedLayer(layer, sizes[layer.name], pruned.get(layer.name, 0)) for layer in layers))
+    return plan_of(layers, pruned, kind)
 
 
 def plan_of_cut(layers: list[Layer], kind: str, shapes: Mapping[str, Sequence[int]], source: str) -> Plan:

@@ -11,7 +11,7 @@ from fractions import Fraction
 from torch import Tensor
 
 from .layers import Layer
-from .plan import Plan, PlannedLayer, number_pruned, parse_ratio
+from .plan import Plan, number_pruned, parse_ratio, plan_of
 from .structure import Structure
 
 RANKS = ("uniform", "global")
@@ -80,11 +80,6 @@ def plan_by_name(
         if layer.name in ratios
     }
     return plan_of(layers, numbers, kind)
-
-
-def plan_of(layers: list[Layer], numbers: Mapping[str, int], kind: str) -> Plan:
-    """Make the plan of numbers of pruned groups by layer."""
-    return Plan(kind, tuple(PlannedLayer(layer, layer.count(kind), numbers.get(layer.name, 0)) for layer in layers))
 
 
 def rounded_width(layer: Layer, n_pruned: int, kind: str, round_to: int) -> int:

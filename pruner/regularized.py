@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from . import groups, selection
 from .base import PruningContext
-from .loop import InLoop, Settings
+from .loop import InLoop
 from .options import PrunerOptions
 from .penalty import Factors, FilterFactors, GroupFactors, Penalty, RegularizedLayer
 from .plan import Plan
 from .schedule import Schedule
+from .settings import Settings
 
 log = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from . import groups
 from .base import PruningContext
+from .layers import Layer
 from .options import PrunerOptions
 from .plan import Plan, PlannedLayer
 
@@ -31,6 +32,15 @@ def scores_of(model: nn.Module, planned: PlannedLayer, kind: str) -> Tensor:
     """Mean |w| over each group of a layer, (groups,)."""
     layer = planned.layer
     return groups.scores(model.get_parameter(f"{layer.name}.weight"), kind, layer.width_of(kind))
+
+
+def filter_scores(model: nn.Module, layers: list[Layer]) -> dict[str, Tensor]:
+    """Score the filters of each layer that can lose some: layer name -> (groups,)."""
+    return {
+        layer.name: groups.scores(model.get_parameter(f"{layer.name}.weight"), "filter", layer.width)
+        for layer in layers
+        if layer.prunable
+    }
 
 
 def picks(options: PrunerOptions, context: PruningContext) -> tuple[dict[str, Tensor], Comparison]:

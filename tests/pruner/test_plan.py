@@ -16,12 +16,12 @@ from pruner.plan import (
     LayerAddresses,
     Plan,
     StageRatios,
-    keep_all,
     make_plan,
     number_pruned,
     parse_ratio,
     parse_skip_layers,
     parse_stage_pr,
+    plan_of,
     skipped_addresses,
 )
 from utils.config.lr_schedule import parse_lr_schedule
@@ -276,7 +276,7 @@ def test_single_weights_are_pruned_in_every_conv_and_linear_layer_by_stage():
 def test_all_zeros_remove_nothing_whatever_the_kind(kind):
     made = plan("resnet20", "[0,0,0,0,0]", kind=kind)
     assert made.pruned == {}
-    assert made == keep_all(layers("resnet20"), kind)
+    assert made == plan_of(layers("resnet20"), {}, kind)
 
 
 @pytest.mark.parametrize("kind", ["filter", "channel"])

@@ -12,10 +12,11 @@ from data import DataSpec
 from model import build_model, build_on_meta, check_outputs, fit_to, is_timm, runs_file, weights_of
 from model.cost import Cost, cost_of, example
 from model.pretrained import DEFAULT
-from pruner import PRUNERS, Plan, Schedule, groups, inherit_plan, keep_all, make_plan, plan_of_cut, skipped_addresses
+from pruner import PRUNERS, Plan, Schedule, inherit_plan, make_plan, plan_of, plan_of_cut, skipped_addresses
 from pruner.cut import shrunk_copy
 from pruner.layers import Layer, layers_of, traced_layers
 from pruner.ratios import plan_by_name, plan_by_speedup
+from pruner.selection import filter_scores
 from pruner.structure import Structure
 from utils.checkpoint.files import read
 from utils.checkpoint.state import Checkpoint
@@ -136,9 +137,9 @@ def _plan(
         return _plan_by_name(options, network, resumed_kept), None
     if not method.prunes and not options.directly_ft_weights:
         try:
-            return keep_all(layers_of(model), options.wg), None
+            return plan_of(layers_of(model), {}, options.wg), None
         except ValueError:  # plain training needs no addresses
-            return keep_all([], options.wg), None
+            return plan_of([], {}, options.wg), None
     inherits = options.directly_ft_weights or options.base_pr_model
     with error_prefix(f"arch {options.arch}"):
         layers = network.layers if inherits else layers_of(model)
@@ -187,21 +188,12 @@ def _plan_by_name(options: Options, network: _Network, resumed_kept: dict[str, T
             return plan_by_name(layers, options.ratios, options.wg, rounded, options.round_to)
     if options.wg == "weight":
         raise ValueError("--speedup does not support --wg weight: masks do not reduce FLOPs")
-    scores = _base_scores(options, network, layers) if options.rank == "global" else None
+    base = load_base_model(options, network.spec).model if options.rank == "global" else None
+    scores = filter_scores(base, layers) if base else None
     with error_prefix(f"speedup {options.speedup:g}"):
         return plan_by_speedup(
             structure, layers, options.speedup, network.cost.flops, options.ratios, scores, options.round_to
         )
-
-
-def _base_scores(options: Options, network: _Network, layers: list[Layer]) -> dict[str, Tensor]:
-    """Score the filters of the base network, for ``--rank global``."""
-    base = load_base_model(options, network.spec).model
-    return {
-        layer.name: groups.scores(base.get_parameter(f"{layer.name}.weight"), "filter", layer.width)
-        for layer in layers
-        if layer.prunable
-    }
 
 
 def _read_pruned(options: Options, flag: str) -> Checkpoint:
