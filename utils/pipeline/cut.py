@@ -70,8 +70,8 @@ def _measure_after(job: Job, pruner: Pruner) -> None:
     )
     if pruner.has_prune_phase and before - after > MAX_LOSS_WITHOUT_NOTICE:
         log.warning(
-            "notice: the cut cost %.1f points (batch norm re-estimated): the pruned groups still contributed; a longer "
-            "prune phase (--prune_steps) helps",
+            "notice: pruning cost %.1f points (batch norm re-estimated): pruned groups had not decayed; make the prune "
+            "phase longer (--prune_steps)",
             before - after,
         )
 

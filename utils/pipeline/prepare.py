@@ -29,13 +29,8 @@ from utils.pipeline.base_model import (
     log_notices,
     resumed_model,
 )
-from utils.pipeline.plan import (
-    Planned,
-    length_notices,
-    plan_notes,
-    plan_run,
-    refuse_untrained,
-)
+from utils.pipeline.plan import Planned, plan_run
+from utils.pipeline.plan_notices import length_notices, plan_notes, refuse_untrained
 from utils.reporting.console import show
 from utils.reporting.errors import end_process
 from utils.reporting.run_dir import Run, RunDir, how_to_resume
