@@ -1,9 +1,9 @@
 """The public API of the data sets."""
 
 from .images import BadImageError
-from .loaders import TEST_BATCH, ArgumentError, Data, DataSource
+from .loaders import TEST_BATCH, Data, DataSource
 from .registry import DATASETS
-from .sampler import Shard, held_out_images, steps_per_epoch
+from .sampler import ArgumentError, Shard, check_subset, held_out_images, steps_per_epoch
 from .spec import DataSpec
 from .split import Batch, Split
 from .workers import LostWorkerError, lost_worker
@@ -20,6 +20,7 @@ __all__ = [
     "LostWorkerError",
     "Shard",
     "Split",
+    "check_subset",
     "held_out_images",
     "lost_worker",
     "steps_per_epoch",

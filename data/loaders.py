@@ -12,7 +12,7 @@ from .contents import Contents
 from .image_folder import LARGEST_UNRESIZED, FolderSplit, check_files
 from .in_memory import ArraySplit
 from .registry import DATASETS
-from .sampler import Shard, held_out_images, steps_per_epoch
+from .sampler import Shard, check_subset, held_out_images, steps_per_epoch
 from .spec import DataSpec
 from .split import Batch, Split
 from .summary import counts_of, missing_labels, summary_of
@@ -152,9 +152,10 @@ class DataSource:
         train, test = _splits(contents, device, workers, shard)
         if len(train) < max(2, shard.world_size) or len(test) < shard.world_size:
             counts = f"{len(train)} to train on, {len(test)} to test"
-            raise ValueError(f"{spec.name} has too few images: {counts}{_for(shard)}")
-        train = _subset(train, train_images, spec, seed, shard)
-        train, val = _split(train, val_fraction, seed, shard)
+            processes = f", for {shard.world_size} processes" if shard.world_size > 1 else ""
+            raise ValueError(f"{spec.name} has too few images: {counts}{processes}")
+        check_subset(len(train), train_images, val_fraction, spec.name, shard.world_size)
+        train, val = _split(_subset(train, train_images, seed), val_fraction, seed)
         return Data(
             spec, train, test, seed, val, shard, class_names=contents.class_names, fingerprint=contents.fingerprint,
             passed_over=contents.passed_over,
@@ -171,43 +172,11 @@ def _splits(contents: Contents, device: torch.device, workers: int, shard: Shard
     return ArraySplit(*train, spec, device), ArraySplit(*test, spec, device)
 
 
-class ArgumentError(ValueError):
-    """An argument does not fit the set.
-
-    Attributes:
-        argument: its name.
-    """
-
-    def __init__(self, argument: str, text: str):
-        super().__init__(text)
-        self.argument = argument
-
-
-def _for(shard: Shard) -> str:
-    return f", for {shard.world_size} processes" if shard.world_size > 1 else ""
-
-
-def _subset(train: Split, n_images: int | None, spec: DataSpec, seed: int, shard: Shard) -> Split:
+def _subset(train: Split, n_images: int | None, seed: int) -> Split:
     """`n_images` of the training images, drawn by `seed`."""
-    if n_images is None or n_images == len(train):
-        return train
-    if n_images > len(train):
-        raise ArgumentError("train_images", f"{n_images}: {spec.name} has {len(train)}")
-    if n_images < max(2, shard.world_size):
-        raise ArgumentError("train_images", f"{n_images} is too few to train on{_for(shard)}")
-    return train.held_out(len(train) - n_images, seed)[0]
+    return train if n_images in (None, len(train)) else train.held_out(len(train) - n_images, seed)[0]
 
 
-def _split(train: Split, val_fraction: float, seed: int, shard: Shard) -> tuple[Split, Split | None]:
+def _split(train: Split, val_fraction: float, seed: int) -> tuple[Split, Split | None]:
     """Split into the images to train on and those held out, or None."""
-    if not val_fraction:
-        return train, None
-    n_out = held_out_images(len(train), val_fraction)
-    given = f"{val_fraction:g} of {len(train)} training images"
-    if n_out < shard.world_size:
-        raise ArgumentError("val_fraction", f"{given} is {n_out or 'none'}{_for(shard)}; give a larger one")
-    if len(train) - n_out < max(2, shard.world_size):
-        raise ArgumentError(
-            "val_fraction", f"{given} leaves {len(train) - n_out} to train on{_for(shard)}; give a smaller one"
-        )
-    return train.held_out(n_out, seed)
+    return train.held_out(held_out_images(len(train), val_fraction), seed) if val_fraction else (train, None)

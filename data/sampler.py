@@ -52,6 +52,41 @@ def held_out_images(n_images: int, val_fraction: float) -> int:
     return round(val_fraction * n_images)
 
 
+class ArgumentError(ValueError):
+    """An argument does not fit the set.
+
+    Attributes:
+        argument: its name.
+    """
+
+    def __init__(self, argument: str, text: str):
+        super().__init__(text)
+        self.argument = argument
+
+
+def check_subset(n_images: int, n_wanted: int | None, val_fraction: float, name: str, n_ranks: int = 1) -> None:
+    """Check that a set has as many training images as are wanted, and enough to hold some out.
+
+    Args:
+        n_images: that the set has.
+        n_wanted: None: all.
+        name: of the set.
+
+    Raises:
+        ArgumentError: it has not, or too few are left to train on.
+    """
+    n, ranks = n_wanted or n_images, f", for {n_ranks} processes" if n_ranks > 1 else ""
+    if n > n_images:
+        raise ArgumentError("train_images", f"{n}: {name} has {n_images}")
+    if n < max(2, n_ranks):
+        raise ArgumentError("train_images", f"{n} is too few to train on{ranks}")
+    n_out, given = held_out_images(n, val_fraction), f"{val_fraction:g} of {n} training images"
+    if val_fraction and n_out < n_ranks:
+        raise ArgumentError("val_fraction", f"{given} is {n_out or 'none'}{ranks}; give a larger one")
+    if val_fraction and n - n_out < max(2, n_ranks):
+        raise ArgumentError("val_fraction", f"{given} leaves {n - n_out} to train on{ranks}; give a smaller one")
+
+
 def held_out(n_images: int, n_out: int, seed: int) -> tuple[Tensor, Tensor]:
     """Return the indices of the `n_out` images held out and of the others, each in order."""
     order = torch.randperm(n_images, generator=generator_for(seed, "held out"))

@@ -28,33 +28,35 @@ def check_forward(model: nn.Module, data: dict, source: object) -> None:
         raise ValueError(f"{source} has {shape[-1]} outputs for {data['classes']} classes")
 
 
-def check_outputs(model: nn.Module, data: dict) -> None:
-    """Check that a network from elsewhere returns what a run trains and tests, by one pass in each mode.
+def check_outputs(model: nn.Module, data: dict, n_images: int = 2) -> None:
+    """Check that a network returns what a run trains and tests, by one pass in each mode.
 
     That is (N, classes); while it trains perhaps a tuple, with auxiliary heads of the same shape behind.
 
     Args:
         model: its batch-norm statistics change.
         data: ``classes``, ``channels`` and ``size`` (pixels) of the images.
+        n_images: in a batch; some networks cannot train on a single one.
 
     Raises:
         ValueError: it returns something else, or does not run.
     """
     name, classes, size = type(model).__name__, data["classes"], data["size"]
-    images = torch.zeros(2, data["channels"], size, size, device=next(model.parameters()).device)
+    images = torch.zeros(n_images, data["channels"], size, size, device=next(model.parameters()).device)
     before = model.training
     for training, mode in ((False, "in eval mode"), (True, "in training mode")):
         try:
             with torch.no_grad():
                 outputs = model.train(training)(images)
         except Exception as error:  # whatever the network raises
-            shown = f"{type(error).__name__}: {one_line(error)}"
-            raise ValueError(f"{name} cannot take images of {size} px {mode} ({shown})") from error
+            text = f"{name} cannot take images of {size} px {mode}, {n_images} at a time"
+            raise ValueError(f"{text} ({type(error).__name__}: {one_line(error)})") from error
         finally:
             model.train(before)
         heads = outputs if training and isinstance(outputs, tuple) and outputs else (outputs,)
-        if any(not isinstance(head, Tensor) or head.shape != (2, classes) for head in heads):
-            raise ValueError(f"{name} returns {_shown(outputs)} {mode} for 2 images; a run needs {(2, classes)}")
+        if any(not isinstance(head, Tensor) or head.shape != (n_images, classes) for head in heads):
+            wanted = f"for {n_images} images; a run needs {(n_images, classes)}"
+            raise ValueError(f"{name} returns {_shown(outputs)} {mode} {wanted}")
 
 
 def _shown(outputs: Any) -> str:

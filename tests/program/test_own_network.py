@@ -250,10 +250,10 @@ WRONG = {
     "a tuple in eval mode": ("nets.py:tuples", "returns a tuple of (2, 6), (2, 6) in eval mode"),
     "a mapping": ("nets.py:mapping", "returns a dict in eval mode"),
     "maps": ("nets.py:maps", "returns (2, 6, 1, 1) in eval mode"),
-    "an error in its pass": ("nets.py:failing", "cannot take images of 16 px in eval mode (KeyError: 'key')"),
+    "an error in its pass": ("nets.py:failing", "cannot take images of 16 px in eval mode, 2 at a time (KeyError"),
     "an error while it trains": (
         "nets.py:wants_labels",
-        "cannot take images of 16 px in training mode (AttributeError",
+        "cannot take images of 16 px in training mode, 2 at a time (AttributeError",
     ),
     "another network's layer": ("nets.py:small --ratios 9:0.5", "no conv or linear layer is called 9"),
     "the output": ("nets.py:small --ratios 7:0.5", "reaches the network's output"),

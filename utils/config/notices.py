@@ -1,6 +1,7 @@
 """Flags of a command that have no effect on its run."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 
 from pruner import PRUNERS
 from utils.config.lr_schedule import uses_adam
@@ -14,11 +15,18 @@ BEFORE_FINE_TUNING = (
     "plot_interval", "model_noise_std", "model_noise_num", "check_jsv_loop", "report_latency",
 )  # fmt: skip
 
+OF_EVALUATION = (
+    "evaluate", "arch", "dataset", "data_path", "base_model_path", "directly_ft_weights", "pretrained",
+    "trust_checkpoint", "weights_key", "not_use_bn", "seed", "device", "gpu", "workers", "multiprocessing_distributed",
+    "world_size", "dist_url", "dist_backend", "screen_print", "debug",
+)  # fmt: skip
+
 
 def notices_on(options: Options, typed: set[str]) -> list[str]:
     """List flags of the command line that have no effect on this run."""
     if options.evaluate:
-        return []
+        unused = [f.name for f in fields(options) if f.name in typed and f.name not in OF_EVALUATION]
+        return [f"no effect under --evaluate: {', '.join(f'--{name}' for name in unused)}"] if unused else []
     notices, left = [], set(typed)  # each flag is named once, with its first reason
     for reason, names in _without_effect(options):
         named = [name for name in dict.fromkeys(names) if name in left]

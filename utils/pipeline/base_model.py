@@ -4,6 +4,7 @@ import functools
 import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,7 @@ class BaseModel:
         source: file or library of the weights; None: untrained weights.
         pruned: whether the network is already cut or masked.
         kept, masks: of the pruned network, as in checkpoints.
+        data: of a checkpoint of this program, the images that it was trained on, as there; else empty.
     """
 
     model: nn.Module
@@ -49,6 +51,7 @@ class BaseModel:
     pruned: bool = False
     kept: dict[str, Tensor] = field(default_factory=dict)
     masks: dict[str, Tensor] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
 
 
 def load_base_model(options: Options, spec: DataSpec) -> BaseModel:
@@ -69,7 +72,9 @@ def load_base_model(options: Options, spec: DataSpec) -> BaseModel:
         state, classes, source = _pretrained_weights(options, spec)
     own = model.state_dict()
     if spec.classes != classes:
-        heads = [key for key in state if key in own and state[key].shape != own[key].shape]
+        heads = [
+            key for key in state if key in own and state[key].shape != own[key].shape and len(own[key]) == spec.classes
+        ]
         log.warning("notice: the data have %s classes: %s start untrained", spec.classes, ", ".join(heads))
         state |= {key: own[key] for key in heads}
     files.load_weights(model, state, source)
@@ -107,7 +112,7 @@ def _load_file(options: Options, spec: DataSpec, pattern: str) -> BaseModel:
 
 def _rebuild(checkpoint: Checkpoint, source: str | Path) -> BaseModel:
     model = rebuild(checkpoint.to_file(), source)
-    return BaseModel(model, str(source), checkpoint.is_pruned, checkpoint.kept, checkpoint.masks)
+    return BaseModel(model, str(source), checkpoint.is_pruned, checkpoint.kept, checkpoint.masks, checkpoint.data)
 
 
 def _load_external(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from data import DataSpec
+from data import DataSpec, check_subset, held_out_images
 from model import build_model, build_on_meta, check_outputs, fit_to, is_timm, runs_file, weights_of
 from model.cost import Cost, cost_of, example
 from model.pretrained import DEFAULT
@@ -23,6 +23,7 @@ from utils.checkpoint.state import Checkpoint
 from utils.config.options import Options
 from utils.config.paths import find_one
 from utils.config.types import error_prefix
+from utils.dist.process_group import shard
 from utils.pipeline.base_model import load_base_model
 from utils.reporting.tables import plan_values
 
@@ -73,13 +74,15 @@ def plan_run(options: Options, spec: DataSpec, resumed: Checkpoint | None = None
                 weights_of(options.arch, options.pretrained, spec.size)
             elif options.pretrained != DEFAULT:
                 raise ValueError(f"timm names weights in --arch: {options.arch}.{options.pretrained}, if it has them")
+    if spec.train_images is not None:
+        with error_prefix("train_images"):
+            check_subset(spec.train_images, options.train_images, options.val_fraction, spec.name, shard().world_size)
     network = f"arch {options.arch}" + " --not_use_bn" * options.not_use_bn
     own = runs_file(options.arch)  # with weights: what it computes may depend on values
     with error_prefix(network):
         build = build_model if own else build_on_meta
         model = build(options.arch, spec.classes, spec.channels, spec.size, not options.not_use_bn)
-        if own or is_timm(options.arch):
-            check_outputs(model, asdict(spec))
+        check_outputs(model, asdict(spec), min([2, *_batch_sizes(options, spec)]))
     dense = before = cost_of(model, spec.channels, spec.size)
     base_shapes = resumed.record.get("base_shapes") if resumed else _shapes_of_pruned_base(options)
     if base_shapes:
@@ -98,6 +101,17 @@ def plan_run(options: Options, spec: DataSpec, resumed: Checkpoint | None = None
     if method.prunes:
         _check_speedup(options, values["speedup"], plan)
     return Planned(plan, schedule, before, after, values, inherited, structure, base_shapes or {})
+
+
+def _batch_sizes(options: Options, spec: DataSpec) -> list[int]:
+    """Sizes of the training batches, also of the last of an epoch where the number of images is known."""
+    sizes = [options.batch_size] * (options.epochs > 0)
+    sizes += [options.batch_size_prune] * PRUNERS[options.method].has_prune_phase
+    n_images = options.train_images or spec.train_images
+    if n_images:
+        n_images -= held_out_images(n_images, options.val_fraction)
+        sizes += [n_images % size for size in sizes if n_images % size]
+    return sizes
 
 
 @dataclass

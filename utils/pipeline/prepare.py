@@ -2,7 +2,7 @@
 
 import json
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -102,7 +102,7 @@ def prepare(command: Command, stop: StopSignal) -> Job | None:
         with error_prefix(f"arch {options.arch}"):
             _prove(base, planned, source.spec)
     data = _load(source, options, device)
-    notices += data.notices + (check_same_data(data, checkpoint) if checkpoint else [])
+    notices += data.notices + (check_same_data(data, checkpoint) if checkpoint else check_trained_on(base, data))
     options, missing = resolve_compile(options, device, planned.training_images(options, len(data.train)))
     notices += missing
     run = _open_run(command, options, data, base, stop)
@@ -127,7 +127,7 @@ def _base_model(command: Command, options: Options, spec: DataSpec, planned: Pla
     refuse_untrained(options, planned.plan)
     base = load_base_model(options, spec)
     if planned.base_shapes:  # pruned again: treated as the dense network
-        return BaseModel(base.model, base.source)
+        return BaseModel(base.model, base.source, data=base.data)
     if base.pruned and not options.directly_ft_weights:
         raise ValueError(f"{base.source} is already pruned: pass a dense network to --base_model_path")
     return base
@@ -187,6 +187,29 @@ def check_same_data(data: Data, checkpoint: Checkpoint) -> list[str]:
     return []
 
 
+def check_trained_on(base: BaseModel, data: Data) -> list[str]:
+    """Check that a network is used on the classes that it was trained on.
+
+    Returns:
+        A notice if its images were normalized otherwise.
+
+    Raises:
+        ValueError: their names or order differ.
+    """
+    names, spec = [*base.data.get("class_names", ())], asdict(data.spec)
+    if names and data.class_names and names != [*data.class_names]:
+        i = next((i for i, pair in enumerate(zip(names, data.class_names, strict=False)) if pair[0] != pair[1]), -1)
+        raise ValueError(
+            f"--data_path: {base.source} was trained on other classes: class {i} is {names[i]!r} there, and "
+            f"{data.class_names[i]!r} in these data"
+        )
+    others = [key for key in ("mean", "std") if key in base.data and [*base.data[key]] != [*spec[key]]]
+    return [
+        f"{base.source} was trained on images of {key} {tuple(base.data[key])}; these are normalized by {spec[key]}"
+        for key in others
+    ]
+
+
 def print_plan(options: Options, planned: Planned, notes: list[str]) -> None:
     """Print ``--plan`` as text or JSON, with `notes` on errors that would stop a run."""
     if options.plan == "text":
@@ -198,9 +221,17 @@ def print_plan(options: Options, planned: Planned, notes: list[str]) -> None:
 
 
 def print_evaluation(options: Options, source: DataSource, device: torch.device) -> None:
-    """Print ``--evaluate``: accuracy and costs of a network."""
+    """Print ``--evaluate``: accuracy and costs of a network.
+
+    Raises:
+        ValueError: several networks are named.
+    """
+    named = [f"--{flag}" for flag in ("base_model_path", "directly_ft_weights", "pretrained") if getattr(options, flag)]
+    if len(named) > 1:
+        raise ValueError(f"--evaluate tests one network: pass one of {' and '.join(named)}")
     base = load_base_model(options, source.spec)
-    model = base.model.to(device)
-    accuracy = evaluate(model, _load(source, options, device).test_batches())
+    model, data = base.model.to(device), _load(source, options, device)
+    log_notices(check_trained_on(base, data))
+    accuracy = evaluate(model, data.test_batches())
     cost = cost_of(model, source.spec.channels, source.spec.size)
     show(evaluation_table(str(base.source), source.spec.name, accuracy, cost, base.masks))
