@@ -7,7 +7,7 @@
 # IMAGES: a folder with train.npz and test.npz (CIFAR-10 through JPEG at quality 75, for the README's figures).
 # WEIGHTS: a ResNet20 state dict, such as resnet20-cifar10-12fca82f.th.
 set -euo pipefail
-[ $# -ge 2 ] || { sed -n '2,8p' "$0" >&2; exit 2; }
+[[ $# -ge 2 && $1 != -* ]] || { sed -n '2,8p' "$0" >&2; exit 2; }
 images=$(realpath "$1") weights=$(realpath "$2")
 shift 2
 cd "$(dirname "$0")/.."

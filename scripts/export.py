@@ -41,33 +41,40 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         export(args.pruned, args.out, args.data_path, args.latency)
-    except (ValueError, OSError) as error:
-        print(f"export.py: error: {error}", file=sys.stderr)
+    except Exception as error:  # exporters raise errors of many libraries
+        text = " ".join(str(error).split()) or type(error).__name__
+        known = isinstance(error, ValueError | OSError)
+        print(f"export.py: error: {text if known else f'{type(error).__name__}: {text[:300]}'}", file=sys.stderr)
         return 2
     return 0
 
 
 def export(pruned: str, out: Path, data_path: str | None, latency: bool) -> None:
-    """Export, check and measure.
+    """Export, check and measure. A file of that name is replaced when the new one has been checked.
 
     Raises:
         ValueError: the format is unknown, a package lacks, or the exported network computes something else.
     """
     if out.suffix not in (".onnx", ".pt2"):
         raise ValueError(f"{out} is neither .onnx nor .pt2")
-    if not out.parent.is_dir():
-        raise ValueError(f"there is no folder {out.parent} to write {out.name} to")
+    if not out.parent.is_dir() or out.is_dir():
+        raise ValueError(f"{out} is a folder" if out.is_dir() else f"there is no folder {out.parent} for {out.name}")
     network, saved = load_pruned(pruned), torch.load(pruned, map_location="cpu", weights_only=True)
     network = network.to(memory_format=torch.contiguous_format)  # a run may have had channels_last
     images, source = _images(saved, data_path)
-    exported = write_exported(network, images, out)
-    with torch.no_grad():
-        expected = network(images)
-    apart = ((exported(images) - expected).abs().max() / expected.abs().max()).item()
+    unchecked = out.with_name(f".{out.stem}.{os.getpid()}{out.suffix}")
+    try:
+        exported = write_exported(network, images, unchecked)
+        with torch.no_grad():
+            expected = network(images)
+        apart = ((exported(images) - expected).abs().max() / expected.abs().max()).item()
+        if not apart <= CLOSE:
+            raise ValueError(f"{out} would not compute what {pruned} does: outputs differ by {apart:.1e}")
+        os.replace(unchecked, out)
+    finally:
+        unchecked.unlink(missing_ok=True)
     print(f"{out}: {out.stat().st_size / 1e6:.2f} MB ({Path(pruned).name}: {os.path.getsize(pruned) / 1e6:.2f} MB)")
     print(f"largest difference from PyTorch on {len(images)} {source}: {apart:.1e} of the largest output")
-    if not apart <= CLOSE:
-        raise ValueError(f"{out} does not compute what {pruned} does")
     if latency:
         _print_latency(network, exported, saved, images[:1], out)
 
@@ -86,7 +93,9 @@ def _images(saved: dict, data_path: str | None) -> tuple[Tensor, str]:
                 f"takes {data['channels']} and {data['size']}"
             )
         batches = source.load(0, 0, torch.device("cpu")).test_batches()
-        return next(iter(batches)).images[: N_IMAGES - 1], f"images of {source.spec.name}"
+        images = next(iter(batches)).images[: N_IMAGES - 1]
+        images = images if len(images) > 1 else images.repeat(2, 1, 1, 1)  # of one the exporter makes a constant
+        return images, f"images of {source.spec.name}"
     generator = torch.Generator().manual_seed(0)
     shape = (N_IMAGES - 1, data["channels"], data["size"], data["size"])
     return torch.randn(shape, generator=generator), "random images (--data_path gives real ones)"

@@ -7,7 +7,7 @@
 #
 # IMAGES: a folder with train/<class>/ and val/<class>/.
 set -euo pipefail
-[ $# -ge 1 ] || { sed -n '2,8p' "$0" >&2; exit 2; }
+[[ $# -ge 1 && $1 != -* ]] || { sed -n '2,8p' "$0" >&2; exit 2; }
 images=$(realpath "$1")
 shift
 cd "$(dirname "$0")/.."

@@ -40,4 +40,5 @@ def row(action: argparse.Action) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     PAGE.write_text(flags_page(), encoding="utf-8")

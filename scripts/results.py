@@ -19,6 +19,7 @@ if __name__ == "__main__":  # run as a file, from anywhere
 
 import yaml
 
+from scripts.evidence.command_line import Parser
 from scripts.evidence.figures import draw_all
 from scripts.evidence.grid import expand_grid
 from scripts.evidence.grid_file import read_grid
@@ -101,9 +102,9 @@ def write_page(
 
 
 def main() -> int:
-    if len(sys.argv) > 1:
-        print("results.py: error: takes no arguments; to compare runs: python scripts/compare.py RUN…", file=sys.stderr)
-        return 2
+    Parser(
+        prog="results.py", description=__doc__, epilog="To compare runs: python scripts/compare.py RUN…"
+    ).parse_args()
     try:
         write_page()
     except (ValueError, OSError) as error:

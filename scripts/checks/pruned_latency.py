@@ -4,6 +4,7 @@
 Prints the table of BENCHMARKS.md. Weights are random; times are medians, dense and pruned in turn.
 """
 
+import argparse
 import copy
 import logging
 import sys
@@ -28,6 +29,7 @@ SPEEDUP, ROUNDS = 2.0, 15
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     warnings.simplefilter("ignore")

@@ -8,6 +8,7 @@ undisturbed run. A wrong command ends its job with exit code 2. A grid of six ru
 cancelled and submitted again.
 """
 
+import argparse
 import json
 import os
 import re
@@ -152,7 +153,9 @@ def check_grid(cluster: Cluster, images: Path) -> None:
 
 
 def main() -> int:
-    work = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", metavar="FOLDER", type=Path)
+    work = parser.parse_args().folder
     os.environ["OMP_NUM_THREADS"] = "1"  # of every run: another number rounds differently
     write_images(work / "arrays")
     cluster = Cluster(work)

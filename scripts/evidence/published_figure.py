@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Draw docs/img/published_imagenet.png from published.yaml: published numbers, none of them measured here."""
 
+import argparse
 from pathlib import Path
 
 import yaml
@@ -13,6 +14,7 @@ COLORS = {"GReg-1": "#d62728", "GReg-2": "#1f77b4", "L1 (2023)": "0.2"}
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     published = yaml.safe_load((HERE / "published.yaml").read_text())
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     FigureCanvasAgg(figure)

@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
 """Print the command lines of the seed's README: python scripts/paper/extract_seed_commands.py README.md > FILE"""
 
-import sys
-from pathlib import Path
+import argparse
 
 
 def commands(text: str) -> list[str]:
@@ -11,4 +10,6 @@ def commands(text: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    print("\n".join(commands(Path(sys.argv[1]).read_text())))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("readme", metavar="README.md", type=argparse.FileType(encoding="utf-8"))
+    print("\n".join(commands(parser.parse_args().readme.read())))

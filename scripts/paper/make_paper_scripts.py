@@ -4,6 +4,7 @@
 Run it after a change of either; a test compares the committed scripts with its output.
 """
 
+import argparse
 import shlex
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,7 @@ def _quoted(value: str) -> str:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     for row in rows():
         path = HERE / f"{row['name']}.sh"
         path.write_text(script(row))

@@ -567,3 +567,29 @@ def test_a_vgg_without_batch_norm_is_read_with_and_without_conv_biases(place):
         start = load_base_model(options, DataSource("npz", str(place / "set")).spec)
         assert not start.pruned
         assert torch.equal(start.model.eval()(images), model.eval()(images))
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".bin", ".ckpt"])
+@pytest.mark.parametrize("form", ["torch", "safetensors", "legacy"])
+def test_a_file_is_recognized_by_its_content(tmp_path, form, suffix):
+    file, state = tmp_path / f"x{suffix}", {"a.weight": torch.ones(2, 2)}
+    if form == "safetensors":
+        save_file(state, file)
+    else:
+        torch.save(state, file, _use_new_zipfile_serialization=form == "torch")
+    content = files.read(file)
+    assert content.model.keys() == state.keys()
+    assert content.model["a.weight"].equal(state["a.weight"])
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_a_file_of_another_kind_is_named_and_never_asked_to_run(tmp_path):
+    script, arrays, report = (tmp_path / name for name in ("script.pth", "arrays.pth", "report.json"))
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), script)
+    with arrays.open("wb") as file:
+        np.savez(file, weight=np.ones(2))
+    report.write_text('{"method": "L1", "acc1_best": 90.0}')
+    for file, text in ((script, "TorchScript"), (arrays, "NumPy"), (report, "truncated, damaged or no checkpoint")):
+        with pytest.raises(ValueError, match=text) as refused:
+            files.read(file)
+        assert "trust_checkpoint" not in str(refused.value)

@@ -67,3 +67,21 @@ def test_a_pruned_file_names_classes_mean_and_std(tmp_path):
     assert ran.code == 0, ran.err
     data = torch.load(ran.weights("pruned_model"), weights_only=True)["data"]
     assert (data["class_names"], data["mean"], len(data["std"])) == (["cat", "dog"], (0.485, 0.456, 0.406), 3)
+
+
+def test_a_failed_export_leaves_the_old_file(pruned, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "x.pt2"
+    out.write_bytes(b"old")
+
+    def fail(*_):
+        raise RuntimeError("the exporter\nhas failed")
+
+    monkeypatch.setattr(torch.export, "export", fail)
+    assert main([str(pruned[0]), str(out)]) == 2
+    assert capsys.readouterr().err == "export.py: error: RuntimeError: the exporter has failed\n"
+    assert out.read_bytes() == b"old"
+    assert [*tmp_path.iterdir()] == [out]
+    folder = tmp_path / "x.onnx"
+    folder.mkdir()
+    assert main([str(pruned[0]), str(folder)]) == 2
+    assert capsys.readouterr().err == f"export.py: error: {folder} is a folder\n"

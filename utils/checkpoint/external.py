@@ -56,9 +56,9 @@ def read_plain(path: Path) -> Any:
     Raises:
         pickle.UnpicklingError: it holds other types.
     """
-    with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
+    with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings(), path.open("rb") as file:
         warnings.simplefilter("ignore")  # on old formats of files and tensors
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(file, map_location="cpu", weights_only=True)  # of a path it would go by the suffix
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ import logging
 import pickle
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +72,42 @@ def read(
     return ExternalWeights(*find_weights(content, path, weights_key, own() if own else None))
 
 
+UNREADABLE = {
+    "TorchScript": "save the network's state_dict() by torch.save",
+    "NumPy": "weights are read from files of torch.save and safetensors",
+}
+
+
+def _format_of(path: Path) -> str:
+    """Recognize a file by its content: ``torch``, ``safetensors``, ``TorchScript``, ``NumPy``, ``pickle`` or ``""``."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        if any(name.endswith("/constants.pkl") for name in names):
+            return "TorchScript"
+        return "NumPy" if any(name.endswith(".npy") for name in names) else "torch"
+    if head[8:] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size:
+        return "safetensors"
+    return "pickle" if head[:1] == b"\x80" else ""
+
+
 def _read_content(path: Path, trust: bool) -> Any:
-    if path.suffix == ".safetensors":
+    damaged = f"{path} cannot be read: it is truncated, damaged or no checkpoint"
+    form = ""
+    with suppress(OSError, zipfile.BadZipFile):  # is said below
+        form = _format_of(path)
+    if form in UNREADABLE:
+        raise ValueError(f"{path} is a {form} archive: {UNREADABLE[form]}")
+    if form == "safetensors" or (not form and path.suffix == ".safetensors"):
         return read_safetensors(path)
     try:
         _check_sums(path)
         return read_plain(path)
     except pickle.UnpicklingError:
+        if not form:
+            raise ValueError(damaged) from None
         if not trust:
             raise ValueError(
                 f"{path} holds more than weights; if it is a pickled network from a source that you trust, pass "
@@ -86,8 +116,7 @@ def _read_content(path: Path, trust: bool) -> Any:
         log.warning("warning: running code from %s (--trust_checkpoint)", path)
         return _read_trusted(path)
     except Exception as error:  # torch.load raises many types on a file that is no checkpoint
-        text = f"{path} cannot be read: it is truncated, damaged or no checkpoint"
-        raise ValueError(one_line(f"{text} ({type(error).__name__}: {error})")) from None
+        raise ValueError(one_line(f"{damaged} ({type(error).__name__}: {error})")) from None
 
 
 def _check_sums(path: Path) -> None:
