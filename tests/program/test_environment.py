@@ -27,8 +27,30 @@ def test_a_single_launcher_variable_suppresses_no_output(variable, tmp_path, mon
     assert "Plan: " in run_program(tmp_path, *WORDS, "--plan").out
 
 
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"RANK": "x"}, "RANK=x is not a whole number"),
+        ({"WORLD_SIZE": "abc"}, "WORLD_SIZE=abc is not a whole number"),
+        ({"RANK": "3"}, "RANK=3 is not below WORLD_SIZE=2"),
+        ({"RANK": "2"}, "RANK=2 is not below WORLD_SIZE=2"),
+        ({"RANK": "-1"}, "RANK=-1 is not a whole number"),
+        ({"MASTER_PORT": "x"}, "MASTER_PORT=x is not a port"),
+        ({"MASTER_PORT": ""}, "MASTER_PORT= is not a port"),
+    ],
+)
+def test_variables_of_a_launcher_that_do_not_fit_are_refused_on_any_rank(variables, message, tmp_path, monkeypatch):
+    stale = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29599"}
+    for name, value in (stale | variables).items():
+        monkeypatch.setenv(name, value)
+    ran = subprocess.run([*MAIN, *WORDS], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 2
+    assert ran.stderr == f"main.py: error: {message}; to run a single process, unset RANK, WORLD_SIZE and MASTER_ADDR\n"
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("rank", ["0", "1"])
-def test_stale_launcher_variables_give_a_notice_about_waiting(rank, tmp_path):
+def test_stale_launcher_variables_give_a_notice_about_waiting(rank, end, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -39,8 +61,8 @@ def test_stale_launcher_variables_give_a_notice_about_waiting(rank, tmp_path):
     began = time.monotonic()
     while time.monotonic() - began < 60 and "waiting" not in stderr.read_text():
         time.sleep(0.1)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.send_signal(end)
+    assert process.wait(timeout=30) == -end
     assert f"waiting for 1 other process at 127.0.0.1:{port}" in stderr.read_text()
     assert "unset RANK" in stderr.read_text()
 

@@ -73,7 +73,7 @@ def test_a_failed_export_leaves_the_old_file(pruned, tmp_path, monkeypatch, caps
     out = tmp_path / "x.pt2"
     out.write_bytes(b"old")
 
-    def fail(*_):
+    def fail(*_, **__):
         raise RuntimeError("the exporter\nhas failed")
 
     monkeypatch.setattr(torch.export, "export", fail)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from data import Shard
+from utils.dist.signals import ended_at_once
 
 log = logging.getLogger("pruning")
 NOTICE_AFTER_SECONDS = 3.0  # of waiting for other processes
@@ -30,8 +31,21 @@ def under_torchrun() -> bool:
 
 
 def is_main_process() -> bool:
-    """Whether this is rank 0, known before the process group exists."""
-    return not under_torchrun() or os.environ.get("RANK", "0") == "0"
+    """Whether this is rank 0, known before the process group exists; a rank that is none prints its errors, too."""
+    return not under_torchrun() or os.environ.get("RANK", "0") == "0" or _wrong_variables() is not None
+
+
+def _wrong_variables() -> str | None:
+    """Return what is wrong with the variables of torchrun, which may be set by hand or left over; None: nothing."""
+    values = {name: os.environ.get(name, default) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"))}
+    for name, value in values.items():
+        if not value.isdecimal():
+            return f"{name}={value} is not a whole number"
+    if int(values["RANK"]) >= int(values["WORLD_SIZE"]):
+        return f"RANK={values['RANK']} is not below WORLD_SIZE={values['WORLD_SIZE']}"
+    if not os.environ.get("MASTER_PORT", "").isdecimal():
+        return f"MASTER_PORT={os.environ.get('MASTER_PORT', '')} is not a port"
+    return None
 
 
 @contextmanager
@@ -59,12 +73,17 @@ def init_process_group(device: torch.device, backend: str | None = None) -> None
 
     Args:
         backend: default: nccl on GPUs, gloo on CPUs.
+
+    Raises:
+        ValueError: the variables of torchrun do not fit each other.
     """
     if under_torchrun() and not dist.is_initialized():
+        if wrong := _wrong_variables():
+            raise ValueError(f"{wrong}; to run a single process, unset RANK, WORLD_SIZE and MASTER_ADDR")
         if device.type == "cuda":
             torch.cuda.set_device(device)  # nccl sends objects from the current device
         name = backend or ("nccl" if device.type == "cuda" else "gloo")
-        with _log_waiting():
+        with _log_waiting(), ended_at_once():
             dist.init_process_group(name, timeout=TIMEOUT, device_id=device if name == "nccl" else None)
 
 

@@ -10,6 +10,21 @@ REPEAT_SECONDS = 5.0  # schedulers repeat a signal; repeats within this time are
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
+@contextmanager
+def ended_at_once() -> Iterator[None]:
+    """Let signals end the process within: while a library waits in C++, no handler in Python runs."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        for number, handler in before.items():
+            if handler not in (signal.SIG_IGN, None):  # nohup; not set from Python
+                signal.signal(number, signal.SIG_DFL)
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)
+
+
 class StoppedError(BaseException):
     """The run was stopped by a signal. A BaseException, so that no ``except Exception`` catches it.
 
