@@ -313,6 +313,29 @@ def test_settings_that_do_not_affect_results_may_change_and_epochs_may_be_added(
     assert len(longer.load("checkpoint")["record"]["tuned"]["acc1"]) == 4
 
 
+@pytest.mark.parametrize(("given", "noted"), [([], True), (["--lr_ft", "0:0.01"], False)])
+def test_added_epochs_that_change_the_rates_of_plain_training_are_noticed(given, noted, tmp_path):
+    words = [
+        "--dataset",
+        "npz",
+        "--data_path",
+        write_npz_set(tmp_path / "set"),
+        "--arch",
+        "resnet20",
+        "--method",
+        "none",
+    ]
+    ran = run_program(tmp_path, *words, "--epochs", "4", "--lr", "0.01", "--batch_size", "20", *given)
+    assert ran.code == 0, ran.err
+    more = run_program(tmp_path, "--resume_path", ran.run_dir, "--epochs", "12")
+    line = (
+        "--epochs 12 (was 4): plain training divides --lr at half and at three quarters of them; the rate from epoch 4"
+    )
+    assert (f"{line} on is 0.01" in more.err) == noted
+    again = run_program(tmp_path, "--resume_path", ran.run_dir, "--epochs", "12")
+    assert line not in again.err
+
+
 @pytest.mark.parametrize("path", ["auto", "directory"])
 @pytest.mark.parametrize("steps", [1, 4])  # before the first checkpoint of the added epochs, and after it
 def test_a_finished_run_killed_in_added_epochs_resumes_in_them(steps, path, half, monkeypatch):

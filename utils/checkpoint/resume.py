@@ -14,7 +14,7 @@ from utils.checkpoint.paths import LATEST, PARAMS, PREVIOUS, REPORT, folder_of_r
 from utils.checkpoint.state import Checkpoint
 from utils.checkpoint.validation import read_report
 from utils.config.cli import build, read
-from utils.config.lr_schedule import uses_adam
+from utils.config.lr_schedule import learning_rates, lr_at, uses_adam
 from utils.config.notices import notices_on
 from utils.config.options import RUN_ID, Options, differences, from_plain, stored_defaults
 from utils.config.paths import find_one
@@ -131,6 +131,8 @@ def resolve(argv: Sequence[str]) -> Command:
     if runs_file(options.arch) and explicit_arch is None:
         raise ValueError(_arch_required(options.arch))
     notices += notices_on(options, explicit) + (resume.notices if resume else [])
+    if resume and resume.checkpoint:
+        notices += _rate_notices(options, resume.checkpoint)
 
     def refuse_duplicate() -> None:
         _, point = _resolve_auto(given, [])
@@ -138,6 +140,18 @@ def resolve(argv: Sequence[str]) -> Command:
             raise ValueError(f"--resume_path auto: another process has just started this run, in {point.path}")
 
     return Command(replace(options, resume_path=None), notices, resume, refuse_duplicate if auto else None)
+
+
+def _rate_notices(options: Options, checkpoint: Checkpoint) -> list[str]:
+    """Return a notice if added epochs change the rates that plain training derives from their number."""
+    before = checkpoint.options["epochs"]
+    if options.epochs <= before or options.method != "none" or options.lr_ft or options.directly_ft_weights:
+        return []
+    rate = lr_at(learning_rates(options), before)
+    return [
+        f"--epochs {options.epochs} (was {before}): plain training divides --lr at half and at three quarters of them; "
+        f"the rate from epoch {before} on is {rate:g}"
+    ]
 
 
 def _arch_required(arch: str) -> str:
