@@ -59,7 +59,6 @@ PLANS = {
     "none to train on": ("--val_fraction 0.9999", "--val_fraction: 0.9999 of 1437 training images leaves 0"),
     "none held out": ("--val_fraction 0.0001", "--val_fraction: 0.0001 of 1437 training images is none"),
     "a batch of one": ("--arch resnet18 --dataset cifar10 --batch_size 1", "1 at a time"),
-    "a last batch of one": ("--arch resnet18 --dataset cifar10 --train_images 65 --batch_size 64", "1 at a time"),
     "heads that pool to nothing": ("--arch inception_v3 --dataset cifar10", "Inception3 cannot take images of 32 px"),
 }
 
@@ -70,6 +69,14 @@ def test_a_plan_refuses_what_a_run_would(tmp_path, words, message):
     assert ran.code == 2
     (line,) = ran.err.splitlines()
     assert message in line
+
+
+def test_a_single_image_that_an_epoch_leaves_over_stops_no_run(tmp_path):
+    images = write_npz_set(tmp_path / "images", train=17, size=32, channels=3, classes=4)
+    words = ("--dataset", "npz", "--data_path", images, "--arch", "resnet18", "--method", "none", "--workers", "0")
+    ran = run_program(tmp_path, *words, "--epochs", "1", "--batch_size", "16")
+    assert ran.code == 0, ran.err
+    assert ran.report["iterations"]["finetune"] == 1
 
 
 def test_evaluation_notes_flags_without_effect_and_refuses_two_networks(tmp_path):

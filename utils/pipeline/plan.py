@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from data import DataSpec, check_subset, held_out_images
+from data import DataSpec, check_subset
 from model import build_model, build_on_meta, check_outputs, fit_to, is_timm, runs_file, weights_of
 from model.cost import Cost, cost_of, example
 from model.pretrained import DEFAULT
@@ -82,7 +82,7 @@ def plan_run(options: Options, spec: DataSpec, resumed: Checkpoint | None = None
     with error_prefix(network):
         build = build_model if own else build_on_meta
         model = build(options.arch, spec.classes, spec.channels, spec.size, not options.not_use_bn)
-        check_outputs(model, asdict(spec), min([2, *_batch_sizes(options, spec)]))
+        check_outputs(model, asdict(spec), _smallest_batch(options))
     dense = before = cost_of(model, spec.channels, spec.size)
     base_shapes = resumed.record.get("base_shapes") if resumed else _shapes_of_pruned_base(options)
     if base_shapes:
@@ -103,15 +103,11 @@ def plan_run(options: Options, spec: DataSpec, resumed: Checkpoint | None = None
     return Planned(plan, schedule, before, after, values, inherited, structure, base_shapes or {})
 
 
-def _batch_sizes(options: Options, spec: DataSpec) -> list[int]:
-    """Sizes of the training batches, also of the last of an epoch where the number of images is known."""
+def _smallest_batch(options: Options) -> int:
+    """Images in the smallest batch that is trained on, at most 2; a single one at the end of an epoch is left out."""
     sizes = [options.batch_size] * (options.epochs > 0)
     sizes += [options.batch_size_prune] * PRUNERS[options.method].has_prune_phase
-    n_images = options.train_images or spec.train_images
-    if n_images:
-        n_images -= held_out_images(n_images, options.val_fraction)
-        sizes += [n_images % size for size in sizes if n_images % size]
-    return sizes
+    return min([2, *sizes])
 
 
 @dataclass
