@@ -15,15 +15,10 @@ def check_forward(model: nn.Module, data: dict, source: object) -> None:
     Raises:
         ValueError: they do not: the shapes have not come from pruning.
     """
-    training, device = model.training, next(model.parameters()).device
-    image = torch.empty(1, data["channels"], data["size"], data["size"], device=device)
     try:
-        with torch.no_grad():
-            shape = tuple(model.eval()(image).shape)
+        shape = tuple(_outputs(model, data, 1, training=False).shape)
     except RuntimeError as error:
         raise ValueError(f"{source}: the shapes of its layers do not fit each other ({one_line(error)})") from None
-    finally:
-        model.train(training)
     if shape != (1, data["classes"]):
         raise ValueError(f"{source} has {shape[-1]} outputs for {data['classes']} classes")
 
@@ -42,21 +37,27 @@ def check_outputs(model: nn.Module, data: dict, n_images: int = 2) -> None:
         ValueError: it returns something else, or does not run.
     """
     name, classes, size = type(model).__name__, data["classes"], data["size"]
-    images = torch.zeros(n_images, data["channels"], size, size, device=next(model.parameters()).device)
-    before = model.training
     for training, mode in ((False, "in eval mode"), (True, "in training mode")):
         try:
-            with torch.no_grad():
-                outputs = model.train(training)(images)
+            outputs = _outputs(model, data, n_images, training)
         except Exception as error:  # whatever the network raises
             text = f"{name} cannot take images of {size} px {mode}, {n_images} at a time"
             raise ValueError(f"{text} ({type(error).__name__}: {one_line(error)})") from error
-        finally:
-            model.train(before)
         heads = outputs if training and isinstance(outputs, tuple) and outputs else (outputs,)
         if any(not isinstance(head, Tensor) or head.shape != (n_images, classes) for head in heads):
             wanted = f"for {n_images} images; a run needs {(n_images, classes)}"
             raise ValueError(f"{name} returns {_shown(outputs)} {mode} {wanted}")
+
+
+@torch.no_grad()
+def _outputs(model: nn.Module, data: dict, n_images: int, training: bool) -> Any:
+    """Run `model` in either mode, and leave it in the mode that it was in."""
+    images = torch.zeros(n_images, data["channels"], data["size"], data["size"], device=next(model.parameters()).device)
+    before = model.training
+    try:
+        return model.train(training)(images)
+    finally:
+        model.train(before)
 
 
 def _shown(outputs: Any) -> str:

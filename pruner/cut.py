@@ -106,8 +106,9 @@ def _cut_tensor(tensor: Tensor, dim: int, index: Tensor, optimizer: torch.optim.
     if any(value.ndim != len(before) or value.shape[dim] not in (1, before[dim]) for value in values.values()):
         state.clear()
         log.warning("the optimizer's state of a parameter of shape %s begins anew after the cut", tuple(tensor.shape))
+        return
     for key, value in values.items():
-        if key in state and value.shape[dim] == before[dim]:  # not 1, as sums over this dimension have (Adafactor)
+        if value.shape[dim] == before[dim]:  # not 1, as sums over this dimension have (Adafactor)
             state[key] = entries(value)
 
 

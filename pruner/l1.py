@@ -33,9 +33,10 @@ class L1(InLoop):
         round_to: int = 1,
         **settings: Any,
     ):
+        options = Settings.of(type(self), None, settings)
         self._prepare(network, example, speedup, ratios, rank, round_to)
         context = PruningContext(network, self.plan, structure=self.structure)
-        self._kept, self._comparison = picks(Settings.of(L1, None, settings), context)
+        self._kept, self._comparison = picks(options, context)
 
     @classmethod
     def build(cls, options: PrunerOptions, context: PruningContext) -> "L1":

@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_map_only
 from .base import Pruner
 from .cut import Kept
 from .layers import traced_layers
+from .outputs import one_line
 from .plan import Plan
 from .proof import change_by_cut, cut_and_compare, prove, random_like
 from .ratios import RANKS, GlobRatios, plan_by_name, plan_by_speedup
@@ -80,11 +81,15 @@ class InLoop(Pruner):
     example: Any
     plan: Plan
     structure: Structure
-    penalized: Sequence[nn.Parameter] = ()
     _made = 0  # optimizer steps so far
     _optimizer: torch.optim.Optimizer | None = None
     _handles: tuple[Any, ...] = ()
     _is_cut = False
+
+    @property
+    def penalized(self) -> Sequence[nn.Parameter]:
+        """Parameters that λ acts on."""
+        return ()
 
     def _prepare(
         self, network: nn.Module, example: Any, speedup: float | None, ratios: Any, rank: str, round_to: int
@@ -135,7 +140,7 @@ class InLoop(Pruner):
         return self
 
     def _check_parameters(self, optimizer: torch.optim.Optimizer) -> None:
-        held = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+        held, penalized = {p for group in optimizer.param_groups for p in group["params"]}, {*self.penalized}
         pruned = [number for number, name in enumerate(self.structure.layers) if name in self.plan.pruned]
         members = self.structure.members().items()
         smaller = {name for (name, _), (numbers, _) in members if np.isin(pruned, numbers).any()}
@@ -145,7 +150,7 @@ class InLoop(Pruner):
                     f"the optimizer does not hold {name}, which the cut makes smaller: make it of all the network's "
                     "parameters that are trained"
                 )
-            if not parameter.requires_grad and any(parameter is penalized for penalized in self.penalized):
+            if parameter in penalized and not parameter.requires_grad:
                 raise ValueError(
                     f"{name} is frozen (requires_grad=False) and would not decay: unfreeze it, or cut by L1"
                 )
@@ -205,8 +210,9 @@ class InLoop(Pruner):
         try:
             change = change_by_cut(self.network, kept, self.structure, images)
         except Exception as error:  # whatever the network raises
-            reason = " ".join(str(error).split())
-            raise RuntimeError(f"the network no longer runs on the example that was given: {reason}") from error
+            raise RuntimeError(
+                f"the network no longer runs on the example that was given: {one_line(error)}"
+            ) from error
         log.info("the cut changes the outputs by %.1e of their size, on random images", change)
         if not self.finished:
             log.warning("cut before the prune phase has finished, after %d optimizer steps", self._made)

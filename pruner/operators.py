@@ -43,7 +43,9 @@ class BarrierError(Exception):
 
 
 Given = dict[str, Any]  # arguments of an operator, by name
-Rule = Callable[[str, Given, Tensor], Channels | None]  # name of the operator, arguments, output -> channels of it
+# Name of the operator, arguments by ATen's schema, first output -> channels of every output. None only where no
+# argument carries channels: what cannot follow them raises BarrierError.
+Rule = Callable[[str, Given, Tensor], Channels | None]
 
 
 class Tracer(TorchDispatchMode):
@@ -149,7 +151,7 @@ class Tracer(TorchDispatchMode):
         x, weight, groups = given["input"], given["weight"], given.get("groups", 1)
         over, n_rows, n_columns = out, weight.shape[0], weight.shape[1] * groups
         if given.get("transposed"):
-            over, n_rows, n_columns, groups = x, weight.shape[0], weight.shape[1], 1
+            over, n_columns, groups = x, weight.shape[1], 1
         dim = x.ndim - 1 if name == "linear" else x.ndim - weight.ndim + 1
         layer = self._layers.get(self._names.get(id(weight), ""), "")
         rows, columns, kernel = np.full(n_rows, NONE), np.full(n_columns, NONE), prod(weight.shape[2:])
@@ -203,7 +205,6 @@ class Tracer(TorchDispatchMode):
         else:
             return layer
         raise BarrierError(f"{layer} {self.trace.reasons[layer]}")
-        return layer
 
     def _ids(self, tensor: Tensor, dim: int) -> np.ndarray:
         """Return the ids along `dim`."""

@@ -20,6 +20,11 @@ def call(network: nn.Module, example: Any, tensors: dict[str, Tensor] | None = N
     return functional_call(network, tensors or {}, example)
 
 
+def one_line(error: Exception) -> str:
+    """Return what a network has raised, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def tensors_in(outputs: Any) -> Iterator[Tensor]:
     """Yield the tensors, and the arrays as tensors, of containers and objects of any class, in their order.
 

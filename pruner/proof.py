@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map_only
 
 from . import groups
 from .cut import Entries, Kept, cut, kept_entries
-from .outputs import call, tensors_in
+from .outputs import call, one_line, tensors_in
 from .plan import Plan
 from .structure import Structure
 from .trace import eval_mode
@@ -175,7 +175,7 @@ class _Proof:
                 outputs = self._outputs()
                 break
             except Exception as raised:  # whatever the network raises
-                error = error or _in_one_line(raised)
+                error = error or one_line(raised)
         else:
             raise ProofError(f"{name} cannot be run on random images of the example's shape: {error}")
         if not outputs:
@@ -209,12 +209,8 @@ class _Proof:
             if self._trains:
                 _repeatable(smaller.train(), self.images)
         except Exception as error:  # whatever the network raises
-            return f"the cut network does not run ({_in_one_line(error)})"
+            return f"the cut network does not run ({one_line(error)})"
         return None if apart <= self._close else f"the cut network's outputs differ by {apart:.1e} of their size"
-
-
-def _in_one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _other_filters(model: nn.Module, entries: Entries, generator: torch.Generator) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -156,7 +156,6 @@ class GReg(InLoop):
         if context.structure and self.layers and penalizes_groups(options, plan):
             factors = GroupFactors(model, self.layers, context.structure)
         self.penalty = Penalty(factors, blocked)
-        self.penalized = self.penalty.parameters
         self._l1_picks, self._comparison = self._l1(options, context)
         self.milestones: dict[str, int] = {}
         self.decisions = 0
@@ -167,6 +166,10 @@ class GReg(InLoop):
         self._pending: _PendingGaps | None = None
         self._step = -1
         self._finished_at: int | None = None  # T, the step at whose update the last layer finished
+
+    @property
+    def penalized(self) -> Sequence[nn.Parameter]:
+        return self.penalty.parameters
 
     @property
     def status(self) -> str:

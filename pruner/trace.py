@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_map_only
 
 from .channels import Trace
 from .operators import Tracer
+from .outputs import one_line
 
 
 def trace(model: nn.Module, example: Any) -> Trace:
@@ -28,8 +29,7 @@ def trace(model: nn.Module, example: Any) -> Trace:
     try:
         return _trace(copy.deepcopy(model), example)
     except Exception as error:  # whatever the network raises
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{type(model).__name__} cannot be run on the example: {reason}") from error
+        raise ValueError(f"{type(model).__name__} cannot be run on the example: {one_line(error)}") from error
 
 
 def _copy_on_meta(model: nn.Module) -> nn.Module:
@@ -44,7 +44,8 @@ def _trace(model: nn.Module, example: Any) -> Trace:
     with eval_mode(model), torch.inference_mode(), torch.random.fork_rng(devices=()):
         tracer.run(model, example)
         calls = tracer.trace.calls
-        # Some outputs, such as auxiliary heads, are there only while the network trains. Norms and dropout stay so.
+        # Some outputs, such as auxiliary heads, are there only while the network trains. Norms and dropout, which have
+        # no children, stay in eval mode.
         for module in model.modules():
             module.training = any(True for _ in module.children())
         with suppress(Exception):  # such as a loss that wants labels

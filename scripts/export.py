@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from data import DataSource
 from model import build_model, load_pruned, preprocessing_of, runs_file
 from scripts.evidence.command_line import Parser
+from utils.reporting.errors import one_line
 
 EXTRA = "pip install -r requirements-export.txt"
 N_IMAGES = 16  # that the exported network is checked on
@@ -42,9 +43,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         export(args.pruned, args.out, args.data_path, args.latency)
     except Exception as error:  # exporters raise errors of many libraries
-        text = " ".join(str(error).split()) or type(error).__name__
-        known = isinstance(error, ValueError | OSError)
-        print(f"export.py: error: {text if known else f'{type(error).__name__}: {text[:300]}'}", file=sys.stderr)
+        kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+        print(f"export.py: error: {kind}{one_line(str(error))}", file=sys.stderr)
         return 2
     return 0
 

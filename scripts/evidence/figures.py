@@ -183,9 +183,9 @@ def plot_lengths(ax: Axes, runs: list[Run], length: Callable[[Report], float], l
     }
     for method, line in {"L1": "-", "scratch": ":", "GReg-1": "none"}.items():
         plot_method(ax, sorted(point for key, point in points.items() if key[0] == method), method, line)
+    side, shift = label
     for (method, before, tuned), (x, y, _) in points.items():
         if method == "GReg-1":
-            side, shift = label
             text = f"{int(before):,} + {int(tuned):,}"
             ax.annotate(text, (x, y), shift, textcoords="offset points", ha=side, fontsize=8)
     ax.set_xscale("log")

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers import SHORT_GREG, run_program, short_phase, write_image_folder
+from helpers import SHORT_GREG, run_program, short_phase, write_image_folder, write_npz_set
 from safetensors.torch import save_file
 from torch import nn
 
@@ -438,6 +438,20 @@ def test_weights_in_the_cache_are_the_base(tmp_path, monkeypatch):
     init = ran.load("checkpoint_init")["model"]
     assert all(value.equal(there[key]) for key, value in init.items() if not key.startswith("fc."))
     assert ran.report["base_model"] == "torchvision's ResNet18_Weights.IMAGENET1K_V1"
+
+
+@pytest.mark.parametrize("classes", [6, 64])  # as many as the first conv has filters
+def test_trained_weights_are_refused_for_images_of_other_channels(classes, tmp_path, monkeypatch):
+    images = write_npz_set(tmp_path / "grey", train=2 * classes, test=classes, size=72, classes=classes)
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "hub"))
+    place = tmp_path / "hub" / "checkpoints"
+    place.mkdir(parents=True)
+    torch.save(build_model("resnet18", 1000, 3, 224).state_dict(), place / "resnet18-f37072fd.pth")
+    words = ("--dataset", "npz", "--data_path", images, "--arch", "resnet18", "--pretrained", "--method", "none")
+    ran = run_program(tmp_path / "run", *words, "--epochs", 1)
+    assert ran.code == 2
+    assert "conv1.weight" in ran.err.splitlines()[-1]
+    assert not (tmp_path / "run" / "Experiments").exists()
 
 
 def test_any_torchvision_network_trains_and_those_without_addresses_are_not_pruned(tmp_path):

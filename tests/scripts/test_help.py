@@ -7,9 +7,7 @@ import pytest
 from helpers import ROOT
 
 PROGRAMS = sorted(
-    file
-    for file in (ROOT / "scripts").rglob("*.py")
-    if '__name__ == "__main__":\n' in file.read_text().split("\ndef ")[-1]
+    file for file in (ROOT / "scripts").rglob("*.py") if '\nif __name__ == "__main__":' in file.read_text()
 )
 
 

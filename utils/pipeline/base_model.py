@@ -72,9 +72,8 @@ def load_base_model(options: Options, spec: DataSpec) -> BaseModel:
         state, classes, source = _pretrained_weights(options, spec)
     own = model.state_dict()
     if spec.classes != classes:
-        heads = [
-            key for key in state if key in own and state[key].shape != own[key].shape and len(own[key]) == spec.classes
-        ]
+        others = [key for key in state if key in own and state[key].shape != own[key].shape]
+        heads = [key for key in others if (len(state[key]), len(own[key])) == (classes, spec.classes)]
         log.warning("notice: the data have %s classes: %s start untrained", spec.classes, ", ".join(heads))
         state |= {key: own[key] for key in heads}
     files.load_weights(model, state, source)
