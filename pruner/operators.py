@@ -18,12 +18,12 @@ from .outputs import call, tensors_in
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
-# Operators that compute each channel of their one tensor from that channel alone.
+# Operators that, of one tensor, compute each channel from that channel alone.
 PASS = frozenset({
     "relu", "relu6", "leaky_relu", "hardtanh", "gelu", "silu", "mish", "elu", "celu", "selu", "softplus", "tanh",
     "sigmoid", "hardswish", "hardsigmoid", "hardshrink", "softshrink", "log_sigmoid", "threshold",
     "clamp", "clamp_min", "clamp_max", "exp", "sqrt", "rsqrt", "abs", "neg", "square", "pow", "positive",
-    "alias", "detach", "clone", "contiguous", "_to_copy", "to", "expand_as", "dropout", "feature_dropout",
+    "reciprocal", "alias", "detach", "clone", "_to_copy", "dropout", "feature_dropout",
     "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d",
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
     "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d",
@@ -71,6 +71,7 @@ class Tracer(TorchDispatchMode):
             (PASS, self._pass), (LAYER_CALLS, self._layer_call),
             (frozenset({"batch_norm"}), self._batch_norm), (ARITHMETIC, self._arithmetic), (CAT, self._cat),
             (RESHAPE, self._reshape), (REDUCE, self._reduce), (PERMUTE, self._permute), (PAD, self._pad),
+            (frozenset({"expand"}), self._expand),
         ]  # fmt: skip
 
     def run(self, model: nn.Module, example: Any) -> None:
@@ -132,10 +133,13 @@ class Tracer(TorchDispatchMode):
         return self._bits.setdefault(layer, Tracer.FROM_INPUT << (1 + len(self._bits)))
 
     def _pass(self, name: str, given: Given, out: Tensor) -> Channels | None:
-        channels = self.channels(given["self"] if "self" in given else given["input"])
-        if channels is not None and out.shape[channels.dim] != len(channels.ids):
+        tensors = [argument for argument in given.values() if isinstance(argument, Tensor)]
+        carried = [channels for tensor in tensors if (channels := self.channels(tensor))]
+        if not carried:
+            return None
+        if len(tensors) > 1 or out.shape[carried[0].dim] != len(carried[0].ids):
             raise BarrierError(name)
-        return channels
+        return carried[0]
 
     # Layers
 
@@ -333,3 +337,12 @@ class Tracer(TorchDispatchMode):
         if channels is not None and out.shape[channels.dim] != len(channels.ids):
             raise BarrierError("padding of the channels")
         return channels
+
+    def _expand(self, name: str, given: Given, out: Tensor) -> Channels | None:
+        channels = self.channels(given["self"])
+        if channels is None:
+            return None
+        dim = channels.dim + out.ndim - given["self"].ndim
+        if out.shape[dim] != len(channels.ids):
+            raise BarrierError(name)
+        return Channels(dim, channels.ids)

@@ -182,6 +182,25 @@ class SharedReader(Network):
         return self.reader(self.one(x)) + self.reader(self.two(x))
 
 
+class Bounded(Network):
+    """Bounds and exponents may be tensors of channels, too."""
+
+    def __init__(self):
+        super().__init__(low=conv(8, 8), exponent=conv(8, 8))
+
+    def form(self, x):
+        x = torch.clamp(x, min=self.low(x))
+        return self.b(x).abs().add(1) ** self.exponent(x)
+
+
+class OfOneTensor(Network):
+    """A number may come first, an average be spread over an image, and a tensor take another's type."""
+
+    def form(self, x):
+        x = 2 ** self.b(x).to(x) / 8
+        return x.mean((0, 2, 3)).view(-1, 1, 1).expand_as(x) + 1 / (1 + x.abs())
+
+
 class Unused(Network):
     """A branch that is not called."""
 
@@ -282,6 +301,8 @@ FORMS = {
     Shuffle: {"a": FREE, "b": FIXED},
     SharedTwice: {"a": COUPLED, "b": COUPLED},
     SharedReader: {"a": FREE, "one": COUPLED, "two": COUPLED, "reader": FREE},
+    Bounded: {"a": FIXED, "low": FIXED, "b": FIXED, "exponent": FIXED},
+    OfOneTensor: {"a": FREE, "b": FREE},
     Unused: {"a": FREE, "b": FREE, "unused": FIXED},
     FunctionalLinear: {"a": FREE, "b": FIXED, "back": FREE},
     ComputedWeight: {"a": FIXED, "standardized": FIXED, "b": FREE},

@@ -63,6 +63,10 @@ FUNCTIONS = {
     "halves": lambda x: torch.mul(*x[:, : x.shape[1] // 2 * 2].chunk(2, 1)) if x.shape[1] > 1 else x,
     "slice": lambda x: x[:, : max(1, x.shape[1] // 2)],
     "expand": lambda x: x.mean((2, 3), keepdim=True).expand(x.shape),
+    "expand as": lambda x: x.mean((0, 2, 3)).view(-1, 1, 1).expand_as(x),
+    "powers of two": lambda x: 2 ** x.clamp(-2, 2),
+    "one over": lambda x: 1 / (1 + x.abs()),
+    "moved": lambda x: x.to(x.mean()).contiguous(memory_format=torch.channels_last),
     "shuffle": lambda x: shuffle(x) if x.shape[1] % 2 == 0 else x,
     "mean over the channels": lambda x: x * x.mean(1, keepdim=True),
     "flattened and back": lambda x: x.flatten(2).transpose(1, 2).transpose(1, 2).unflatten(2, (4, 4)),
@@ -75,6 +79,9 @@ FUNCTIONS = {
 OF_TWO = {
     "added": lambda x, y: x + y,
     "gated": lambda x, y: x * torch.sigmoid(y),
+    "clamped": lambda x, y: torch.clamp(x, min=y),
+    "to the power": lambda x, y: (1 + x.abs()) ** y.clamp(-2, 2),
+    "larger": torch.maximum,
     "concatenated": lambda x, y: torch.cat([x, y], 1),
 }
 
