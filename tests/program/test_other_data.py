@@ -86,6 +86,7 @@ def test_evaluation_notes_flags_without_effect_and_refuses_two_networks(tmp_path
     ran = run_program(tmp_path, "--evaluate", *words, "--base_model_path", base, "--speedup", "3", "--report_latency")
     assert ran.code == 0
     assert "no effect under --evaluate: --speedup, --report_latency" in ran.err
-    both = run_program(tmp_path, "--evaluate", *words, "--base_model_path", base, "--directly_ft_weights", base)
-    assert both.code == 2
-    assert "tests one network: pass one of --base_model_path and --directly_ft_weights" in both.err
+    for more in (("--directly_ft_weights", base), ("--pretrained",)):
+        both = run_program(tmp_path, "--evaluate", *words, "--base_model_path", base, *more)
+        assert both.code == 2
+        assert f"tests the network of --base_model_path FILE: remove {more[0]}" in both.err

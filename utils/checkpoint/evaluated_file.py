@@ -18,10 +18,14 @@ def with_settings_of_file(given: dict[str, str]) -> dict[str, str]:
     The location of the images is taken from the command only.
 
     Raises:
-        ValueError: the file does not exist or lacks a missing setting, or ``--data_path`` is missing.
+        ValueError: other weights are named, the file does not exist or lacks a missing setting, or ``--data_path`` is
+            missing.
     """
     if given.get("evaluate", "").lower() != "true":
         return given
+    for flag in ("directly_ft_weights", "pretrained"):
+        if given.get(flag, "false").lower() != "false":
+            raise ValueError(f"--evaluate tests the network of --base_model_path FILE: remove --{flag}")
     if not given.get("base_model_path"):
         raise ValueError("--evaluate needs --base_model_path FILE")
     with error_prefix("base_model_path"):

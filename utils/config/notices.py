@@ -16,9 +16,9 @@ BEFORE_FINE_TUNING = (
 )  # fmt: skip
 
 OF_EVALUATION = (
-    "evaluate", "arch", "dataset", "data_path", "base_model_path", "directly_ft_weights", "pretrained",
-    "trust_checkpoint", "weights_key", "not_use_bn", "seed", "device", "gpu", "workers", "multiprocessing_distributed",
-    "world_size", "dist_url", "dist_backend", "screen_print", "debug",
+    "evaluate", "arch", "dataset", "data_path", "base_model_path", "trust_checkpoint", "weights_key",
+    "not_use_bn", "seed", "device", "gpu", "workers", "multiprocessing_distributed", "world_size", "dist_url",
+    "dist_backend", "screen_print", "debug",
 )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class BaseModel:
         pruned: whether the network is already cut or masked.
         kept, masks: of the pruned network, as in checkpoints.
         data: of a checkpoint of this program, the images that it was trained on, as there; else empty.
+        notices: on the loading of the weights.
     """
 
     model: nn.Module
@@ -52,6 +53,7 @@ class BaseModel:
     kept: dict[str, Tensor] = field(default_factory=dict)
     masks: dict[str, Tensor] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
 
 
 def load_base_model(options: Options, spec: DataSpec) -> BaseModel:
@@ -70,14 +72,14 @@ def load_base_model(options: Options, spec: DataSpec) -> BaseModel:
         return BaseModel(model, None)
     with error_prefix("pretrained"):
         state, classes, source = _pretrained_weights(options, spec)
-    own = model.state_dict()
+    own, notices = model.state_dict(), []
     if spec.classes != classes:
         others = [key for key in state if key in own and state[key].shape != own[key].shape]
         heads = [key for key in others if (len(state[key]), len(own[key])) == (classes, spec.classes)]
-        log.warning("notice: the data have %s classes: %s start untrained", spec.classes, ", ".join(heads))
+        notices.append(f"the data have {spec.classes} classes: {', '.join(heads)} start untrained")
         state |= {key: own[key] for key in heads}
     files.load_weights(model, state, source)
-    return BaseModel(model, source)
+    return BaseModel(model, source, notices=notices)
 
 
 def _pretrained_weights(options: Options, spec: DataSpec) -> tuple[dict[str, Tensor], int, str]:
@@ -103,10 +105,10 @@ def _load_file(options: Options, spec: DataSpec, pattern: str) -> BaseModel:
     if stored["not_use_bn"] != options.not_use_bn:
         advice = "pass" if stored["not_use_bn"] else "remove"
         raise ValueError(f"{path} differs from this command in --not_use_bn: {advice} it")
+    notices = conversion_notices(content.model, path)
     if options.weights_key is not None:
-        log.warning("notice: no effect on a checkpoint of this program: --weights_key")
-    log_notices(conversion_notices(content.model, path))
-    return _rebuild(content, path)
+        notices.append("no effect on a checkpoint of this program: --weights_key")
+    return replace(_rebuild(content, path), notices=notices)
 
 
 def _rebuild(checkpoint: Checkpoint, source: str | Path) -> BaseModel:
@@ -130,8 +132,7 @@ def _load_external(
     pruned = sum(p.numel() for p in model.parameters()) < dense
     if pruned:
         check_forward(model, asdict(spec), path)
-    log_notices(content.notices + renamed + conversion_notices(state, path))
-    return BaseModel(model, str(path), pruned)
+    return BaseModel(model, str(path), pruned, notices=content.notices + renamed + conversion_notices(state, path))
 
 
 def log_notices(notices: list[str]) -> None:

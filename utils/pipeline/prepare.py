@@ -102,7 +102,8 @@ def prepare(command: Command, stop: StopSignal) -> Job | None:
         with error_prefix(f"arch {options.arch}"):
             _prove(base, planned, source.spec)
     data = load_data(source, options, device)
-    notices += data.notices + (check_same_data(data, checkpoint) if checkpoint else check_trained_on(base, data))
+    notices += base.notices + data.notices
+    notices += check_same_data(data, checkpoint) if checkpoint else check_trained_on(base, data)
     options, compile_notices = resolve_compile(options, device, planned.training_images(options, len(data.train)))
     notices += compile_notices
     run = _open_run(command, options, data, base, stop)
@@ -127,7 +128,7 @@ def _base_model(command: Command, options: Options, spec: DataSpec, planned: Pla
     refuse_untrained(options, planned.plan)
     base = load_base_model(options, spec)
     if planned.base_shapes:  # pruned again: treated as the dense network
-        return BaseModel(base.model, base.source, data=base.data)
+        return BaseModel(base.model, base.source, data=base.data, notices=base.notices)
     if base.pruned and not options.directly_ft_weights:
         raise ValueError(f"{base.source} is already pruned: pass a dense network to --base_model_path")
     return base

@@ -32,14 +32,11 @@ def print_evaluation(options: Options, source: DataSource, device: torch.device)
     """Print ``--evaluate``: accuracy and costs of a network. All ranks call this together.
 
     Raises:
-        ValueError: several networks are named, or the weights or classes do not fit the data.
+        ValueError: the weights or classes do not fit the data.
     """
-    named = [f"--{flag}" for flag in ("base_model_path", "directly_ft_weights", "pretrained") if getattr(options, flag)]
-    if len(named) > 1:
-        raise ValueError(f"--evaluate tests one network: pass one of {' and '.join(named)}")
     base = load_base_model(options, source.spec)
     model, data = base.model.to(device), load_data(source, options, device)
-    log_notices(check_trained_on(base, data))
+    log_notices(base.notices + check_trained_on(base, data))
     accuracy = evaluate(model, data.test_batches())
     cost = cost_of(model, source.spec.channels, source.spec.size)
     show(evaluation_table(str(base.source), source.spec.name, accuracy, cost, base.masks))
