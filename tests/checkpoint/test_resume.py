@@ -1,6 +1,7 @@
 """An interrupted run resumed by the same command gives the same result."""
 
 import gc
+import json
 import os
 import random
 import resource
@@ -341,8 +342,9 @@ def test_added_epochs_that_change_the_rates_of_plain_training_are_noticed(given,
 def test_a_finished_run_killed_in_added_epochs_resumes_in_them(steps, path, half, monkeypatch):
     run_dir, words = half
     cwd = run_dir.parents[1]
-    run_program(cwd, "--resume_path", run_dir)
+    before = run_program(cwd, "--resume_path", run_dir).report
     run_until(steps, cwd, ["--resume_path", run_dir, "--epochs", "5"], monkeypatch)
+    assert json.loads((run_dir / "log" / "report_before.json").read_text()) == before
     given = ["--resume_path", run_dir] if path == "directory" else [*words, "--epochs", "5", "--resume_path", "auto"]
     ran = run_program(cwd, *given)
     assert ran.code == 0

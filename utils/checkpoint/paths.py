@@ -6,6 +6,7 @@ from utils.config.options import Options
 
 LATEST, PREVIOUS = "checkpoint", "checkpoint_previous"
 PARAMS, REPORT = Path("log", "params.yaml"), Path("log", "report.json")
+REPORT_BEFORE = Path("log", "report_before.json")  # of a finished run that epochs were added to
 
 
 def folder_of_runs(options: Options) -> Path:

@@ -27,7 +27,7 @@ from model import runs_file
 from pruner import Hooks
 from utils.checkpoint import files
 from utils.checkpoint.atomic import locked, write_text
-from utils.checkpoint.paths import LATEST, PARAMS, PREVIOUS, REPORT, folder_of_runs, project_of
+from utils.checkpoint.paths import LATEST, PARAMS, PREVIOUS, REPORT, REPORT_BEFORE, folder_of_runs, project_of
 from utils.checkpoint.record import TESTED, Record
 from utils.checkpoint.state import Checkpoint, random_state
 from utils.config.options import RUN_ID, Options, to_plain
@@ -180,7 +180,8 @@ class RunDir(Run):
                 (path / name).mkdir(exist_ok=True)
             self._lock = lock(path)
             # Of a finished run that epochs were added to. Before the settings, whose epochs would fit it.
-            (path / REPORT).unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                (path / REPORT).replace(path / REPORT_BEFORE)
             params = {RUN_ID: self.run_id} | to_plain(self.options)
             write_text(path / PARAMS, yaml.safe_dump(params, sort_keys=False))
             self._log_file = LogFile(self.log_file("log.txt"))
