@@ -23,9 +23,10 @@ if __name__ == "__main__":  # run as a file, from anywhere
 from scripts.evidence import slurm
 from scripts.evidence.command_line import Parser, print_out
 from scripts.evidence.grid import Cell, expand_grid
-from scripts.evidence.grid_file import read_grid
+from scripts.evidence.grid_file import MAIN, read_grid
 from scripts.evidence.launcher import ROOT, Launcher, make_slots
 from scripts.evidence.reports import finished_runs
+from utils.config.cli import parse
 
 
 def build_parser() -> Parser:
@@ -79,11 +80,11 @@ def selected_cells(args: argparse.Namespace) -> list[tuple[int, Cell]]:
     return [(number, cell) for number, cell in numbered if is_selected(cell, args.only)]
 
 
-def check_files(cells: list[Cell]) -> None:
-    """Check that the places and programs of `cells` exist on this machine.
+def check_cells(cells: list[Cell]) -> None:
+    """Check that `cells` can start on this machine: their places and programs, and the flags of main.py.
 
     Raises:
-        ValueError: some do not.
+        ValueError: a place or program does not exist, or a flag is wrong.
     """
     places = {name: path for cell in cells for name, path in cell.places.items()}
     missing = {name: path for name, path in places.items() if not os.path.exists(path)}
@@ -94,6 +95,12 @@ def check_files(cells: list[Cell]) -> None:
     for program in dict.fromkeys(cell.program for cell in cells):
         if not (ROOT / program).is_file():
             raise ValueError(f"program {ROOT / program} does not exist")
+    for cell in cells:
+        if cell.program == MAIN:
+            try:
+                parse(cell.flags)
+            except ValueError as error:
+                raise ValueError(f"{cell.name}: {error}") from None
 
 
 def list_cells(grid: Path, numbered: list[tuple[int, Cell]], finished: Collection[str]) -> None:
@@ -138,7 +145,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.list:
             list_cells(args.grid, numbered, finished)
             return 0
-        check_files(waiting)
+        check_cells(waiting)
         if args.slurm is not None:
             submit_cells(args, unfinished)
             return 0

@@ -10,6 +10,7 @@ import yaml
 from utils.config.paths import regular_file
 
 EXPERIMENT_KEYS = ("flags", "axes", "values", "program", "keep", "later")
+MAIN = "main.py"  # the default program
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def parse_experiment(name: str, entry: Any) -> Experiment:
         text["flags"],
         {str(axis): axis_values(choices, f"{name}: axis {axis}") for axis, choices in axes.items()},
         text_values(entry.get("values"), f"{name}: values"),
-        text.get("program") or "main.py",
+        text.get("program") or MAIN,
         text.get("keep", ""),
         text.get("later", "").lower() == "true",
     )

@@ -83,6 +83,12 @@ def test_values_nest_an_experiment_overrides_them_and_paths_do_not_change_the_re
         ({"experiments": {"e": {"flags": "", "axes": [1]}}}, [], "the axes have no names"),
         ({"places": {"results": "here"}, "experiments": {"e": {"flags": ""}}}, [], "place results another name"),
         ([], [], "grid.yaml: not a grid"),
+        (
+            {"experiments": {"e": {"flags": "--dataset digits --arch lenet5 --epoks 1"}}},
+            [],
+            "e/run: unrecognized",
+        ),
+        ({"experiments": {"e": {"flags": "--dataset digits --arch lenet5 --wd x"}}}, [], "e/run: --wd: 'x'"),
     ],
 )
 def test_a_wrong_command_is_one_line_and_runs_nothing(grid, words, message, tmp_path, capsys, monkeypatch):
@@ -105,13 +111,13 @@ def test_only_selects_an_experiment_by_name_or_runs_by_pattern(tmp_path, capsys)
 @pytest.mark.slow
 def test_runs_are_made_two_at_a_time_then_skipped_and_failures_named(tmp_path):
     grid = json.loads(json.dumps(GRID))
-    grid["experiments"]["one"]["axes"]["size"]["wrong"] = "--batch_size nothing"
+    grid["experiments"]["one"]["axes"]["size"]["wrong"] = "--base_model_path nothing.pth"
     first = sweep(tmp_path, grid, "--jobs", "2")
     assert first.returncode == 1, first.stderr
     assert "6 runs, 0 already done, 2 at a time" in first.stdout
     assert "[6/6]" in first.stdout
     assert first.stderr.count("failed: one/seed=") == 2
-    assert "--batch_size" in first.stderr
+    assert "--base_model_path" in first.stderr
     file = tmp_path / "results" / "one.json"
     reports = json.loads(file.read_text())
     assert list(reports) == [f"seed={seed},size={size}" for seed in (0, 1) for size in ("large", "small")]
