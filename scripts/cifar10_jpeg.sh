@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.."
 
 stamp=$(date +%Y%m%d-%H%M%S)
 common=(--dataset npz --data_path "$images" --arch resnet20 --seed 0 --batch_size 128 --wd 0.0005)
-cut=("${common[@]}" --base_model_path "Experiments/jpeg-$stamp-base_*/weights/checkpoint_best.pth"
+cut=("${common[@]}" --base_model_path "*/jpeg-$stamp-base_*/weights/checkpoint_best.pth"
      --stage_pr "[0,0.5,0.5,0.5,0]" --expect_speedup 1.99 --lr_ft 0:0.01,1:0.001 --epochs 2)
 greg=(--batch_size_prune 128 --lr_prune 0.01 --update_reg_interval 2 --reg_granularity_prune 0.05
       --reg_upper_limit 10 --stabilize_reg_interval 200)
@@ -27,4 +27,4 @@ python main.py "${cut[@]}" --method GReg-2 "${greg[@]}" --reg_granularity_pick 0
     --project "jpeg-$stamp-GReg-2" "$@"
 # L1 with as many training steps as GReg takes in total: the control at equal steps.
 python main.py "${cut[@]}" --method L1 --epochs 4 --lr_ft 0:0.01,3:0.001 --project "jpeg-$stamp-L1-longer" "$@"
-python scripts/compare.py Experiments/jpeg-"$stamp"-*
+python scripts/compare.py */jpeg-"$stamp"-*
