@@ -7,6 +7,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ import torch
 import yaml
 from helpers import ROOT, SHORT_GREG, run_program, write_image_folder, write_npz_set
 
+from utils.checkpoint.validation import LATER, validate
+from utils.config.options import stored_defaults
 from utils.engine import train
 
 LENET = ["--arch", "lenet5_mini", "--seed", "3", "--batch_size", "16", "--allow_untrained", "--device", "cpu"]
@@ -215,6 +218,16 @@ def test_an_older_checkpoint_without_the_new_keys_resumes_with_a_notice(run_dir)
     ran = run_program(run_dir.parents[1], "--resume_path", run_dir)
     assert ran.code == 0
     assert "older version" in ran.err
+
+
+def test_checkpoints_may_lack_the_settings_of_later_versions_and_no_others(run_dir):
+    of_0_3 = json.loads((ROOT / "tests" / "golden" / "settings_0.3.json").read_text())
+    assert set(stored_defaults()) - set(of_0_3) <= set(LATER)
+    saved = torch.load(run_dir / "weights" / "checkpoint.pth", weights_only=True)
+    for name in stored_defaults():
+        older = saved | {"options": {key: value for key, value in saved["options"].items() if key != name}}
+        with nullcontext() if name in LATER else pytest.raises(ValueError, match=rf"options\.{name}"):
+            validate(older, "a file")
 
 
 def test_an_older_run_of_plain_training_keeps_its_learning_rates(images, tmp_path, monkeypatch):

@@ -160,7 +160,10 @@ def validate(content: dict[str, Any], source: object) -> dict[str, Any]:
     return content
 
 
-SINCE_0_6 = ("ratios", "speedup", "rank", "round_to", "penalize")  # settings missing in older checkpoints
+# Stored settings that checkpoints of 0.3 may lack; each new one is added.
+LATER = (
+    "fix_reg_interval", "penalize", "prune_steps", "rank", "ratios", "round_to", "speedup", "sync_bn", "weights_key",
+)  # fmt: skip
 
 
 def _fits(n_groups: int, n_slices: int, kind: str) -> bool:
@@ -181,23 +184,20 @@ def _network_inconsistencies(content: dict[str, Any]) -> Iterator[str]:
 
 def _state_inconsistencies(content: dict[str, Any]) -> Iterator[str]:
     """Yield entries of a run's state that do not fit each other."""
-    weights, kind = content["model"], content["options"].get("wg", "filter")
-    complete = "identity" in content  # older versions had fewer settings
     for name, default in stored_defaults().items():
-        missing = name not in content["options"] if complete and name not in SINCE_0_6 else False
-        if missing or (default is not None and name not in SINCE_0_6 and content["options"].get(name) is None):
+        absent = name not in content["options"] or (content["options"][name] is None and default is not None)
+        if absent and name not in LATER:
             yield f"options.{name}"
-    if content["phase"] == "prune" and content["options"].get("directly_ft_weights"):  # these runs have no prune phase
+    weights, options = content["model"], content["options"]
+    kind = options.get("wg")
+    if content["phase"] == "prune" and options["directly_ft_weights"]:  # these runs have no prune phase
         yield "phase"
     pruner = content["pruner"]
-    if pruner and issubclass(PRUNERS.get(content["options"]["method"], object), GReg):
+    if pruner and issubclass(PRUNERS.get(options["method"], object), GReg):
         wrong = mismatch(pruner, _GREG, "pruner")
         if wrong is not None:
             yield wrong
-        if (
-            content["options"]["method"] == "GReg-2"
-            and pruner.get("starting_scores", {}).keys() != pruner["layers"].keys()
-        ):
+        if options["method"] == "GReg-2" and pruner.get("starting_scores", {}).keys() != pruner["layers"].keys():
             yield "pruner.starting_scores"
         if pruner["layers"].keys() != pruner["l1_picks"].keys():
             yield "pruner.layers"
