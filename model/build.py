@@ -66,8 +66,8 @@ def build_model(arch: str, num_classes: int, in_channels: int, image_size: int, 
         return VGG(int(arch.removeprefix("vgg")), num_classes, in_channels, batch_norm=False)
     if is_small(arch, image_size):
         return CIFAR_MODELS[arch](num_classes, in_channels, image_size)
-    # transform_input is how the trained weights of these two see their images.
-    more = {"init_weights": True, "transform_input": True} if arch in WITH_HEADS else {}
+    # transform_input is how the trained weights of these two see their images, which are RGB.
+    more = {"init_weights": True, "transform_input": in_channels == 3} if arch in WITH_HEADS else {}
     model = tv.get_model(arch, weights=None, num_classes=num_classes, **more)
     if in_channels != 3:
         _read_channels(model, in_channels)

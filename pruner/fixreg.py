@@ -42,7 +42,13 @@ class FixReg(GReg1):
 
     @classmethod
     def make_schedule(cls, options: PrunerOptions, plan: Plan) -> FixedSchedule:
-        """Take ``options.fix_reg_interval`` steps at τ; None: as many as GReg-1's growth."""
+        """Take ``options.fix_reg_interval`` steps at τ; None: as many as GReg-1's growth.
+
+        Raises:
+            ValueError: the steps of the whole phase are given, too.
+        """
+        if options.prune_steps and options.fix_reg_interval:
+            raise ValueError("fix_reg_interval and the number of steps of the whole prune phase exclude each other")
         greg1 = GReg1.make_schedule(options, plan)
         steps = options.fix_reg_interval or greg1.stabilize_from + 1
         return FixedSchedule(**vars(greg1) | {"update_every_steps": 1}, steps=steps)

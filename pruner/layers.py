@@ -13,7 +13,7 @@ from . import groups
 from .structure import Structure
 
 Modules = dict[str, nn.Conv2d | nn.Linear]
-BLOCK_CONV = re.compile(r"layer(?P<stage>\d+)\.(?P<sequence>\d+)\.(?:conv(?P<conv>\d+)|downsample\.0)")
+BLOCK_CONV = re.compile(r"layer(?P<stage>\d+)\.(?P<sequence>\d+)\.(?:conv(?P<conv>\d+)|.+)")
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def _blocks(modules: Modules) -> list[Layer]:
     for name, module in modules.items():
         shape, match = tuple(module.weight.shape), matches[name]
         if not match:  # the stem comes before any block, the classifier after all
-            entry = 0 if not layers else stages + 1
+            entry = stages + 1 if is_residual(layers) else 0
             layers.append(Layer(name, str(entry), entry, shape, frozenset()))
             continue
         block = (match["stage"], match["sequence"])
@@ -146,6 +146,7 @@ def _blocks(modules: Modules) -> list[Layer]:
             prunable.add("filter")
         if conv and conv != "1":
             prunable.add("channel")
-        place = str(int(conv) - 1) if conv else "shortcut"
+        inner = name.split(".", 2)[2]
+        place = str(int(conv) - 1) if conv else "shortcut" if inner == "downsample.0" else inner
         layers.append(Layer(name, f"{stage}.{block[1]}.{place}", stage, shape, frozenset(prunable), in_block=True))
     return layers

@@ -30,10 +30,6 @@ from .selection import filter_scores
 from .structure import NOT_CALLED, Structure
 
 log = logging.getLogger(__name__)
-ADAPTIVE = (
-    "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Rprop", "Lion", "Adafactor", "Muon",
-    "Lamb", "Lars",
-)  # fmt: skip
 LARGE_CHANGE = 0.1  # of the outputs at the cut: pruned filters have not decayed
 
 
@@ -125,9 +121,9 @@ class InLoop(Pruner):
         self._check_parameters(optimizer)
         if isinstance(optimizer, torch.optim.LBFGS):
             raise ValueError("LBFGS computes several losses per step, and λ would grow at each: train by SGD")
-        if any(kind.__name__ in ADAPTIVE for kind in type(optimizer).__mro__):
+        if not any("SGD" in kind.__name__ for kind in type(optimizer).__mro__):
             log.warning(
-                "%s normalizes gradients, the penalty's too: pruned weights fall by at most the learning rate a step; "
+                "%s is not SGD: if it normalizes gradients, pruned weights fall by at most the learning rate a step; "
                 "see that they have decayed before the cut, or train the prune phase by SGD",
                 type(optimizer).__name__,
             )

@@ -1,5 +1,6 @@
 """Run a network on an example, and find the tensors in whatever it returns."""
 
+import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -7,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils._pytree import tree_leaves
 
-VALUES = (str, bytes, int, float, complex, np.generic, torch.dtype, torch.device)  # hold no tensors
+VALUES = (str, bytes, int, float, complex, type, np.generic, torch.dtype, torch.device)  # hold no tensors
 
 
 def call(network: nn.Module, example: Any, tensors: dict[str, Tensor] | None = None) -> Any:
@@ -18,6 +20,17 @@ def call(network: nn.Module, example: Any, tensors: dict[str, Tensor] | None = N
         tensors: by name, in place of its parameters and buffers.
     """
     return functional_call(network, tensors or {}, example)
+
+
+def copied(network: nn.Module, copies: Mapping[int, Any] | None = None) -> nn.Module:
+    """Copy `network` deeply, without the graph of tensors that it keeps of a forward pass, which Python cannot copy.
+
+    Args:
+        copies: id of an object -> its copy.
+    """
+    attributes = [vars(module) for module in network.modules()]
+    computed = [leaf for leaf in tree_leaves(attributes) if isinstance(leaf, Tensor) and not leaf.is_leaf]
+    return copy.deepcopy(network, {id(tensor): tensor.detach().clone() for tensor in computed} | {**(copies or {})})
 
 
 def one_line(error: Exception) -> str:

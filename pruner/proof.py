@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map_only
 
 from . import groups
 from .cut import Entries, Kept, cut, kept_entries
-from .outputs import call, one_line, tensors_in
+from .outputs import call, copied, one_line, tensors_in
 from .plan import Plan
 from .structure import Structure
 from .trace import eval_mode
@@ -58,7 +58,7 @@ def cut_and_compare(
     with eval_mode(model), _full_precision(next(model.parameters()).device):
         expected = _flat(masked_outputs(model, kept, kind, structure, images))
         masks = cut(model, kept, kind, structure, optimizer)
-        apart = _apart(_flat(_repeatable(model, images)), expected)
+        apart = _furthest([_flat(_repeatable(model, images))], [expected])
     coarsest = max(torch.finfo(p.dtype).eps for p in model.parameters() if p.is_floating_point())
     if not apart <= max(ROUNDING, 16 * coarsest):
         raise CutMismatchError(
@@ -102,13 +102,16 @@ def change_by_cut(model: nn.Module, kept: Kept, structure: Structure, images: An
     """Return by how much the removal of filters changes the outputs for `images`, as a part of their size."""
     with eval_mode(model):
         whole = _flat(_repeatable(model, images))
-        return _apart(_flat(masked_outputs(model, kept, "filter", structure, images)), whole)
+        return _furthest([_flat(masked_outputs(model, kept, "filter", structure, images))], [whole])
 
 
 def _repeatable(model: nn.Module, images: Any, tensors: dict[str, Tensor] | None = None) -> Any:
     """Call `model` from a fixed state of the random numbers: some networks draw noise in eval mode."""
-    with torch.random.fork_rng(devices=()):
-        torch.default_generator.manual_seed(0)  # torch.manual_seed would seed GPUs, too
+    device = next(model.parameters()).device
+    gpus = [device.index] if device.type == "cuda" else []
+    with torch.random.fork_rng(gpus):
+        for generator in (torch.default_generator, *(torch.cuda.default_generators[gpu] for gpu in gpus)):
+            generator.manual_seed(0)  # torch.manual_seed would seed other GPUs, too
         return call(model, images, tensors)
 
 
@@ -238,19 +241,24 @@ def _along(tensor: Tensor, dim: int, values: Tensor) -> Tensor:
 
 
 def _flat(outputs: Any) -> Tensor:
-    return torch.cat([tensor.flatten().float() for tensor in tensors_in(outputs)])
+    """Join all outputs, so that the size of all counts: in float32 one of them may be rounding errors alone."""
+    return torch.cat([_real(tensor.cpu()).flatten() for tensor in tensors_in(outputs)])
+
+
+def _real(tensor: Tensor) -> Tensor:
+    return torch.view_as_real(tensor).double() if tensor.is_complex() else tensor.double()
 
 
 def _furthest(a: list[Tensor], b: list[Tensor]) -> float:
     """Return the largest ``_apart`` of several outputs."""
     if [tensor.shape for tensor in a] != [tensor.shape for tensor in b]:
         return math.inf
-    return max(_apart(x, y) for x, y in zip(a, b, strict=True) if y.numel())
+    return max((_apart(x, y) for x, y in zip(a, b, strict=True) if y.numel()), default=0.0)
 
 
 def _apart(a: Tensor, b: Tensor) -> float:
     """Return the largest difference, as a part of the size of `b` there or, if that is more, of its ordinary size."""
-    a, b = (torch.view_as_real(tensor) if tensor.is_complex() else tensor.double() for tensor in (a, b))
+    a, b = _real(a), _real(b)
     difference = (a - b).abs() / b.abs().clamp_min(max(_ordinary_size(b), torch.finfo(b.dtype).tiny))
     return difference.masked_fill(a == b, 0.0).nan_to_num(nan=math.inf).max().item()
 
@@ -291,7 +299,7 @@ def random_like(example: Any, generator: torch.Generator, dtype: torch.dtype | N
 @torch.no_grad()
 def _scrambled(model: nn.Module, dtype: torch.dtype, generator: torch.Generator) -> nn.Module:
     """Copy `model` to the CPU in eval mode, with weights that hide nothing: no zeros, no tiny scales."""
-    scrambled = copy.deepcopy(model).cpu().eval()
+    scrambled = copied(model).cpu().eval()
     scrambled = scrambled.double() if dtype == torch.float64 else scrambled.float()  # to(dtype) makes complex ones real
 
     def uniform(tensor: Tensor, low: float, high: float) -> None:

@@ -34,6 +34,7 @@ class GlobRatios(str):
             glob, colon, ratio = entry.rpartition(":")
             if not colon or not glob:
                 raise ValueError(f"'{entry}' is not of the form name:ratio, such as layer3.*.conv1:0.5")
+            typed.ratios.pop(glob, None)  # the last one counts, in its own place
             typed.ratios[glob] = parse_ratio(ratio)
         return typed
 
@@ -116,9 +117,7 @@ def plan_by_speedup(
         ValueError: the speedup cannot be reached; names the largest that can.
     """
     given = ratios_by_name(layers, globs, "filter")
-    base = {
-        layer.name: number_pruned(given[layer.name], layer.count("filter")) for layer in layers if layer.name in given
-    }
+    base = plan_by_name(layers, globs, "filter", round_to=round_to).pruned
     taking_part = [
         layer
         for layer in layers
@@ -138,9 +137,12 @@ def plan_by_speedup(
         }
 
     low, high = 0, n_candidates - 1
-    most = reached(numbers_of(high))
+    most = reached(numbers_of(high)) if total_flops else 1.0
     if most < speedup:
-        raise ValueError(f"{speedup:g}x cannot be reached: at most {most:.2f}x")
+        apart = [name for name in structure.set_apart if name in structure.layers and name not in given]
+        free = [name for name in apart if structure.layers[name].units]
+        more = f"; ratios may name {', '.join(free)}, too, which otherwise take no part" if free else ""
+        raise ValueError(f"{speedup:g}x cannot be reached: at most {most:.2f}x{more}")
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if reached(numbers_of(middle)) >= speedup else (middle, high)

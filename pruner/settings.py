@@ -50,12 +50,14 @@ class Settings:
             if value is None:
                 continue
             shown = f"{'steps' if name == 'prune_steps' else name} {value}"
-            if name in WHOLE and int(value) != value:
+            if name in WHOLE and not float(value).is_integer():
                 raise ValueError(f"{shown} is not a whole number")
             if name in (*WHOLE, *NOT_NEGATIVE) and not value >= WHOLE.get(name, 0):
                 raise ValueError(f"{shown} is less than {WHOLE.get(name, 0)}")
             if name in POSITIVE and not value > 0:
                 raise ValueError(f"{shown} is not above 0")
+            if name in WHOLE:
+                object.__setattr__(self, name, int(value))  # 3e3, say: the schedule counts in whole numbers
 
     @classmethod
     def of(cls, method: type[Pruner], steps: int | None, given: Mapping[str, Any]) -> "Settings":
@@ -72,7 +74,7 @@ class Settings:
             if name not in known:
                 raise TypeError(f"{method.__name__} has no setting '{name}'; its settings are {', '.join(known)}")
         exact: dict[str, Any] = {name: _exact(name, value, known[name].default) for name, value in given.items()}
-        settings = cls(**exact | {"prune_steps": steps})
+        settings = cls(**exact | {"prune_steps": _exact("steps", steps, 0)})
         if steps is None:
             return settings
         chosen = short_schedule(settings, {*given, "lr_prune"}, method.picks_later)

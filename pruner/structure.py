@@ -79,7 +79,7 @@ class Structure:
             return TracedLayer(name, shape, FIXED, f"gate of {min(owners - {name})}")
         others = owners - {name} - self._trace.gates
         if others:
-            return TracedLayer(name, shape, COUPLED, f"added to {min(others)}")
+            return TracedLayer(name, shape, COUPLED, f"joined with {min(others)}")
         units = list(dict.fromkeys(roots))
         if roots != [root for root in units for _ in range(len(roots) // len(units))]:
             return TracedLayer(name, shape, FIXED, "groups of filters are of different sizes")

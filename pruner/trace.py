@@ -1,6 +1,5 @@
 """Trace a network: which filters, columns and per-channel parameters belong together."""
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -11,7 +10,7 @@ from torch.utils._pytree import tree_map_only
 
 from .channels import Trace
 from .operators import Tracer
-from .outputs import one_line
+from .outputs import copied, one_line
 
 
 def trace(model: nn.Module, example: Any) -> Trace:
@@ -27,7 +26,7 @@ def trace(model: nn.Module, example: Any) -> Trace:
     with suppress(Exception):  # what depends on values, or on tensors of its own, cannot run on the meta device
         return _trace(_copy_on_meta(model), inputs)
     try:
-        return _trace(copy.deepcopy(model), example)
+        return _trace(copied(model), example)
     except Exception as error:  # whatever the network raises
         raise ValueError(f"{type(model).__name__} cannot be run on the example: {one_line(error)}") from error
 
@@ -35,7 +34,7 @@ def trace(model: nn.Module, example: Any) -> Trace:
 def _copy_on_meta(model: nn.Module) -> nn.Module:
     copies: dict[int, Any] = {id(buffer): buffer.detach().to("meta") for buffer in model.buffers()}
     copies |= {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in model.parameters()}
-    return copy.deepcopy(model, copies)
+    return copied(model, copies)
 
 
 def _trace(model: nn.Module, example: Any) -> Trace:

@@ -12,6 +12,7 @@ from torch import nn
 
 import main
 import model as door
+from model.build import WITH_HEADS
 from model.resnet import BasicBlock
 from pruner.layers import is_residual, layers_of
 from utils.config.cli import parse
@@ -507,3 +508,10 @@ def test_load_pruned_refuses_another_file_with_what_to_do(name, tmp_path):
 def test_load_pruned_refuses_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no file .*x\.pth.*pruned_model\.pth"):
         door.load_pruned(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("arch", sorted(WITH_HEADS))
+def test_networks_whose_weights_are_for_rgb_read_other_images_too(arch, channels):
+    network = on_meta(arch, channels=channels, size=96).eval()
+    assert network(torch.zeros(2, channels, 96, 96, device="meta")).shape == (2, 10)

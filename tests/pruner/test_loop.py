@@ -234,7 +234,7 @@ def test_a_state_of_another_plan_or_schedule_is_refused(network, method, built, 
     [torch.optim.Adafactor, torch.optim.Adam, torch.optim.RMSprop, torch.optim.Adadelta, torch.optim.ASGD],
     ids=lambda kind: kind.__name__,
 )
-@pytest.mark.filterwarnings("ignore:.*normalizes gradients")
+@pytest.mark.filterwarnings("ignore:.*is not SGD")
 def test_the_optimizer_stays_valid_after_the_cut(network, optimizer):
     optimizer = optimizer(network.parameters(), lr=1e-3)
     pruner = GReg1(network, EXAMPLE, speedup=1.5, steps=10).attach(optimizer)
@@ -267,6 +267,16 @@ REFUSED = {
     ),
     "no interval": (
         lambda network: GReg1(network, EXAMPLE, speedup=1.5, update_reg_interval=0), ValueError, "0 is less than 1",
+    ),
+    "infinite steps": (
+        lambda network: GReg1(network, EXAMPLE, speedup=1.5, steps=float("inf")), ValueError, "inf is not a whole",
+    ),
+    "two lengths": (
+        lambda network: FixReg(network, EXAMPLE, speedup=1.5, steps=100, fix_reg_interval=50), ValueError, "exclude",
+    ),
+    "no layer that may go": (
+        lambda _: L1(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.zeros(1, 4), speedup=2.0),
+        ValueError, "at most 1.00x; ratios may name 0, too",
     ),
     "half an interval": (
         lambda network: GReg1(network, EXAMPLE, speedup=1.5, update_reg_interval=1.5), ValueError, "not a whole number",
@@ -476,6 +486,17 @@ def test_a_setting_has_an_effect_or_is_refused(network, method, name):
         return
     with pytest.raises(TypeError, match=f"{method.__name__} has no setting '{name}'; its settings are .*seed"):
         method(network, EXAMPLE, ratios="up:0.5", **{name: SETTINGS[name]})
+
+
+def test_whole_numbers_may_be_written_as_others(network):
+    made = GReg1(network, EXAMPLE, ratios="up:0.5", steps=3e2, stabilize_reg_interval=1e2)
+    assert made.schedule == GReg1(network, EXAMPLE, ratios="up:0.5", steps=300, stabilize_reg_interval=100).schedule
+
+
+def test_filters_that_are_named_are_rounded_beside_a_speedup_too(network):
+    named = L1(network, EXAMPLE, ratios="up:0.4", round_to=4).plan.pruned
+    assert named == {"up": 4}  # 7 of 16, but a multiple of 4 is kept
+    assert L1(network, EXAMPLE, ratios="up:0.4", speedup=1.15, round_to=4).plan.pruned["up"] == 4
 
 
 def test_a_wrong_cut_is_noticed_though_the_example_is_zero(network, monkeypatch):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pruner import L1
+from pruner import L1, GReg1
 
 IMAGE = torch.zeros(1, 3, 8, 8)
 
@@ -260,6 +260,61 @@ class Nothing(Base):
 class Hidden(Base):
     def forward(self, x):
         return super().forward, iter([super().forward(x)])
+
+
+class Keeps(Base):
+    """Keeps its maps, as networks do for a picture of them."""
+
+    def forward(self, x):
+        self.kept = {"maps": [F.relu(self.c1(x))]}
+        return self.fc(F.relu(self.c2(self.kept["maps"][0])).mean((2, 3)))
+
+
+class NormalizedWeight(Base):
+    """Its classifier's weight is computed before each pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.utils.weight_norm(self.fc)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("form", [Keeps, NormalizedWeight])
+def test_a_network_that_keeps_tensors_of_its_last_pass_is_cut(form):
+    network = form()
+    network(IMAGE).sum().backward()
+    L1(network, IMAGE, ratios="c1:0.5").cut()
+    assert network(IMAGE).shape == (1, 4)
+
+
+class Detections(Base):
+    """As many outputs as are above 0."""
+
+    def forward(self, x):
+        scores = super().forward(x)
+        return scores[scores > 0]
+
+
+def test_a_network_whose_number_of_outputs_changes_by_the_cut_is_cut(caplog):
+    torch.manual_seed(0)
+    network = Detections()
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    GReg1(network, torch.zeros(64, 3, 8, 8), ratios="c1:0.5", steps=10).attach(optimizer).cut()
+    assert network.c1.out_channels == 4
+    assert "have not decayed" in caplog.text
+
+
+def test_a_network_that_returns_a_class_beside_its_outputs_is_cut():
+    class WithClass(Base):
+        def forward(self, x):
+            return SimpleNamespace(logits=super().forward(x), layer_class=nn.Linear)
+
+    L1(WithClass(), IMAGE, ratios="c1:0.5").cut()
+
+
+@pytest.mark.gpu
+def test_noise_is_the_same_on_a_gpu():
+    L1(Noisy().cuda(), IMAGE.cuda(), ratios="c1:0.5").cut()
 
 
 REFUSED = {Fails: "no such", Nothing: "returns no tensors", Hidden: "whose tensors cannot be found", Logarithm: "nan"}

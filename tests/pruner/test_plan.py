@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from model import build_model
 from pruner import groups
@@ -24,6 +25,7 @@ from pruner.plan import (
     plan_of,
     skipped_addresses,
 )
+from pruner.ratios import GlobRatios
 from utils.config.lr_schedule import parse_lr_schedule
 
 quick = settings(max_examples=300, deadline=None)
@@ -270,6 +272,32 @@ def test_single_weights_are_pruned_in_every_conv_and_linear_layer_by_stage():
         assert planned.pruned == -(-size * (planned.layer.entry + 1) // 10)
     assert {p.layer.name for p in made.layers} >= {"conv1", "layer2.0.downsample.0", "layer4.1.conv2", "fc"}
     assert {p.layer.entry for p in made.layers if p.layer.name in ("layer2.0.downsample.0", "fc")} == {2, 5}
+
+
+def test_all_that_stands_in_a_block_has_the_ratio_of_its_stage():
+    """As networks of other sources name their stems, shortcuts and gates."""
+
+    def block(**more):
+        parts = {"conv1": nn.Conv2d(8, 8, 3), "conv2": nn.Conv2d(8, 8, 3), **more}
+        return nn.Sequential(nn.ModuleDict(parts))
+
+    network = nn.ModuleDict({
+        "conv1": nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)),
+        "layer1": block(se=nn.ModuleDict({"fc1": nn.Conv2d(8, 2, 1)})),
+        "layer2": block(
+            shortcut=nn.Sequential(nn.Conv2d(8, 8, 1)), downsample=nn.Sequential(nn.Identity(), nn.Conv2d(8, 8, 1)),
+        ),
+        "linear": nn.Linear(8, 4),
+    })  # fmt: skip
+    layers = layers_of(network)
+    assert [layer.entry for layer in layers] == [0, 0, 1, 1, 1, 2, 2, 2, 2, 3]
+    addresses = [layer.address for layer in layers[2:-1]]
+    assert addresses == ["1.0.0", "1.0.1", "1.0.se.fc1", "2.0.0", "2.0.1", "2.0.shortcut.0", "2.0.downsample.1"]
+
+
+def test_of_two_equal_names_the_last_counts_in_its_place():
+    ratios = GlobRatios("a.*:0.5, *.b:0.3, a.*:0.7").ratios
+    assert [*ratios.items()] == [("*.b", Decimal("0.3")), ("a.*", Decimal("0.7"))]
 
 
 @pytest.mark.parametrize("kind", groups.KINDS)

@@ -131,7 +131,7 @@ def _layer_lines(values: dict[str, Any], pruned: list[dict[str, Any]]) -> list[s
         by_reason: dict[str, list[str]] = {}
         for layer in layers:
             if layer.get("status") == status:
-                reason = "added to other layers" if status == "coupled" else layer["reason"]
+                reason = "joined with other layers" if status == "coupled" else layer["reason"]
                 by_reason.setdefault("gates" if reason.startswith("gate of") else reason, []).append(layer["name"])
         for reason, members in by_reason.items():
             lines.append(f"  {status}{reason and f' ({reason})'}: {', '.join(members)}")
