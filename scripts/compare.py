@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         for text in same_seeds(columns):
             print(f"notice: {text}", file=sys.stderr)
         print_out(comparison_csv(columns) if args.csv else comparison_table(columns))
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # such as a folder of another user
         parser.error(str(error))
     return 0
 

@@ -352,6 +352,19 @@ def test_a_finished_run_killed_in_added_epochs_resumes_in_them(steps, path, half
     assert ran.report["iterations"]["finetune"] == 5 * 3  # of 40 images in batches of 16
 
 
+def test_a_signal_after_the_last_step_loses_none(half, monkeypatch):
+    run_dir, _ = half
+    cwd = run_dir.parents[1]
+    report = run_program(cwd, "--resume_path", run_dir).report
+    (run_dir / "log" / "report.json").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("utils.engine.monitor.RankConsensus.close", lambda *_: signal.SIGTERM)
+        assert run_program(cwd, "--resume_path", run_dir).code == 143
+    again = run_program(cwd, "--resume_path", run_dir)
+    assert again.report["iterations"] == report["iterations"]
+    assert again.load("checkpoint")["record"]["tuned"]["acc1"][-1] == report["acc1_last"]
+
+
 def test_another_number_of_images_is_refused(half, tiny):
     run_dir, words = half
     write_npz_set(tiny, train=41)

@@ -11,10 +11,12 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from data.sampler import Shard
 from pruner import NoHooks, Pruner, WeightMasks
 from utils.checkpoint.record import FinetuneMetrics, PhaseCounters
 from utils.config.cli import parse
 from utils.config.types import SaveInterval
+from utils.engine import evaluate as evaluate_module
 from utils.engine import monitor as monitor_module
 from utils.engine import progress as progress_module
 from utils.engine.evaluate import evaluate, reestimated_acc1
@@ -184,6 +186,24 @@ def test_reestimated_acc1_uses_fresh_statistics(make_data):
     net[0].running_mean.fill_(50.0)  # every image looks dark
     assert evaluate(net, data.test_batches())["acc1"] == 50
     assert reestimated_acc1(net, data) == 100
+
+
+@pytest.mark.parametrize(
+    ("rank", "synchronized", "updates"), [(0, False, 1), (1, False, 0), (0, True, 1), (1, True, 1)]
+)
+def test_synchronized_statistics_are_reestimated_by_all_ranks(
+    rank, synchronized, updates, make_data, random_images, monkeypatch
+):
+    made = []
+    monkeypatch.setattr(evaluate_module, "shard", lambda: Shard(rank, 2))
+    monkeypatch.setattr(evaluate_module, "update_bn", lambda *_: made.append(1))
+    monkeypatch.setattr(evaluate_module, "broadcast_buffers", lambda _: None)
+    norm = nn.SyncBatchNorm(1) if synchronized else nn.BatchNorm2d(1)
+    net = nn.Sequential(norm.eval(), nn.Flatten(), nn.LazyLinear(3))
+    data = make_data(random_images(8, classes=3), random_images(4, classes=3))
+    net(next(iter(data.test_batches()))[0])
+    reestimated_acc1(net, data)
+    assert len(made) == updates
 
 
 def test_reestimated_acc1_without_batch_norm_equals_evaluate(random_images, make_data):

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import statistics
+from pathlib import Path
 
 import pytest
 from helpers import ROOT
@@ -41,6 +42,27 @@ def test_titles_name_exactly_the_differing_settings(run, capsys):
     assert head[0].split() == ["L1", "L1"]
     assert head[1].split() == ["stage_pr=[0,0.5,0]", "stage_pr=[0,0.9,0]"]
     assert "seed=" not in "".join(head)
+
+
+def test_the_row_of_the_best_epoch_says_on_which_images_it_was_chosen(run, capsys):
+    one, two = run("a", val_acc1_best=None), run("b", val_acc1_best=70.0)
+    for runs, words in (
+        ([one], "(on the test set)"),
+        ([two], "(on held-out images)"),
+        ([one, two], " or the test set)"),
+    ):
+        assert any("best epoch" in line and words in line for line in table_of(capsys, *runs))
+
+
+def test_a_run_that_may_not_be_read_is_named(run, capsys, monkeypatch):
+    def refuse(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    path = run("a")
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(SystemExit):
+        compare.main([path])
+    assert "Permission denied" in capsys.readouterr().err
 
 
 def test_a_method_without_a_penalty_does_not_differ_in_what_is_penalized(run, capsys):

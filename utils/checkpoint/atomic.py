@@ -32,7 +32,8 @@ def atomic_write(path: Path, previous: Path | None = None) -> Iterator[IO[bytes]
     os.replace(temporary, path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)  # flush the rename, too
+        with suppress(OSError):  # a file system that cannot flush folders
+            os.fsync(folder)  # flush the rename, too
     finally:
         os.close(folder)
 

@@ -1,10 +1,7 @@
 """Complete the settings of ``--evaluate`` from the evaluated file."""
 
-from pathlib import Path
-
 from data import DATASETS
 from utils.checkpoint import files
-from utils.checkpoint.state import Checkpoint
 from utils.config.options import from_plain
 from utils.config.paths import find_one
 from utils.config.types import error_prefix
@@ -31,7 +28,8 @@ def with_settings_of_file(given: dict[str, str]) -> dict[str, str]:
     with error_prefix("base_model_path"):
         path = find_one(given["base_model_path"])
         trusted = given.get("trust_checkpoint", "").lower() == "true"
-        stored = _stored_options(path, trusted, given.get("weights_key"))
+        own = files.read_own(path, trusted, given.get("weights_key"))
+    stored = from_plain(own.options) if own else {}
     if not stored and "arch" not in given:
         raise ValueError(f"--arch is required: {path} was not written by this program and does not store it")
     given = {name: stored[name] for name in FROM_FILE if name in stored} | given
@@ -39,14 +37,3 @@ def with_settings_of_file(given: dict[str, str]) -> dict[str, str]:
     if dataset in DATASETS and DATASETS[dataset].is_folder and "data_path" not in given:
         raise ValueError(f"--data_path is required: the folder of images (--dataset {dataset}) to evaluate {path} on")
     return given
-
-
-def _stored_options(path: Path, trusted: bool, weights_key: str | None) -> dict[str, str]:
-    """Read the options of a checkpoint of this program, as text; empty for another tool's file."""
-    try:
-        content = files.read(path, weights_key=weights_key)
-    except ValueError:
-        if not trusted:
-            raise
-        return {}  # another tool's: checkpoints of this program hold no code
-    return from_plain(content.options) if isinstance(content, Checkpoint) else {}

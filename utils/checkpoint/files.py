@@ -72,6 +72,24 @@ def read(
     return ExternalWeights(*find_weights(content, path, weights_key, own() if own else None))
 
 
+def read_own(path: Path, trusted: bool, weights_key: str | None = None) -> Checkpoint | None:
+    """Read a checkpoint of this program, which holds no code; None for another tool's file.
+
+    Args:
+        trusted: whether a later reading may run code from `path`, so that what cannot be read without is no error.
+
+    Raises:
+        ValueError: as ``read``.
+    """
+    try:
+        content = read(path, weights_key=weights_key)
+    except ValueError:
+        if not trusted:
+            raise
+        return None
+    return content if isinstance(content, Checkpoint) else None
+
+
 UNREADABLE = {
     "TorchScript": "save the network's state_dict() by torch.save",
     "NumPy": "weights are read from files of torch.save and safetensors",

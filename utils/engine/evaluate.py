@@ -53,7 +53,8 @@ def reestimated_acc1(model: nn.Module, data: Data) -> float:
     """
     clone = copy.deepcopy(model)
     device = next(model.parameters()).device
-    if shard().rank == 0:  # broadcast below
+    # Rank 0's are broadcast below; synchronized batch norm needs all ranks, which see the same images.
+    if shard().rank == 0 or any(isinstance(module, nn.SyncBatchNorm) for module in clone.modules()):
         # Dropout must not draw from the run's generator.
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             update_bn((images for images, *_ in data.statistics_batches()), clone)

@@ -104,7 +104,7 @@ class TrainingMonitor:
         self._timer = SaveTimer(run.options.save_interval)
         self._consensus = RankConsensus()
         self._decisions, self._fingerprint = -1, 0
-        self._at, self._last_step = (0, 0), 0
+        self._at, self._last_step = (step, phase.epochs_done(step)), step
         device = next(model.parameters()).device
         self._first_non_finite = torch.full((), NO_STEP, dtype=torch.int64, device=device)
 

@@ -18,7 +18,7 @@ from pruner.layers import Layer, layers_of, traced_layers
 from pruner.ratios import plan_by_name, plan_by_speedup
 from pruner.selection import filter_scores
 from pruner.structure import Structure
-from utils.checkpoint.files import read
+from utils.checkpoint.files import read_own
 from utils.checkpoint.state import Checkpoint
 from utils.config.options import Options
 from utils.config.paths import find_one
@@ -209,8 +209,8 @@ def _read_pruned(options: Options, flag: str) -> Checkpoint:
     """Read the file of a pruned network of another run."""
     with error_prefix(flag):
         path = find_one(getattr(options, flag))
-        content = read(path, options.trust_checkpoint)
-        if not isinstance(content, Checkpoint) or not content.is_pruned:
+        content = read_own(path, options.trust_checkpoint)
+        if not content or not content.is_pruned:
             raise ValueError(f"{path} holds no pruned network of this program")
     arch, kind = content.options["arch"], content.options["wg"]
     if arch != options.arch:
@@ -237,10 +237,8 @@ def _shapes_of_pruned_base(options: Options) -> Shapes:
     except ValueError:
         return {}  # a plan needs no weights; a run raises when it loads them
     with error_prefix("base_model_path"):
-        content = read(path, options.trust_checkpoint, options.weights_key)
-    if not isinstance(content, Checkpoint) or not content.kept:
-        return {}
-    return _shapes_of(content)
+        own = read_own(path, options.trust_checkpoint, options.weights_key)
+    return _shapes_of(own) if own and own.kept else {}
 
 
 def _check_speedup(options: Options, planned: float, plan: Plan) -> None:

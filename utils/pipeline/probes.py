@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from data import Data
+from utils.engine.evaluate import evaluate
 from utils.engine.train import split_heads
 
 JACOBIAN_IMAGES = 32  # per batch
@@ -21,16 +22,15 @@ def noisy_ensemble_acc1(model: nn.Module, data: Data, std: float, copies: int, s
     """
     # A separate generator and copies of the model, to leave the run's state unchanged.
     generator = torch.Generator().manual_seed(seed)
-    ensemble = []
-    for _ in range(copies):
-        ensemble.append(copy.deepcopy(model).eval())
-        add_noise(ensemble[-1], std, generator)
-    n_correct = total = 0
-    for images, labels, _ in data.train_once():
-        outputs = sum(noisy(images) for noisy in ensemble)  # the sum ranks classes as the mean does
-        n_correct += (outputs.argmax(1) == labels).sum().item()
-        total += len(labels)
-    return 100 * n_correct / total
+    ensemble = [copy.deepcopy(model) for _ in range(copies)]
+    for network in ensemble:
+        add_noise(network, std, generator)
+    return evaluate(_Ensemble(ensemble), data.train_once())["acc1"]
+
+
+class _Ensemble(nn.ModuleList):
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.stack([network(images) for network in self]).mean(0)
 
 
 @torch.no_grad()

@@ -34,7 +34,7 @@ FIGURES: dict[str, tuple[str, str, Callable[[Report], Any]]] = {
     "acc1_after_cut": ("just after the cut", ".2f", lambda r: r["acc1_after_cut"]),
     "acc1_before_cut_bn": ("before, batch-norm re-estimated", ".2f", lambda r: r.get("acc1_before_cut_bn")),
     "acc1_after_cut_bn": ("after, batch-norm re-estimated", ".2f", lambda r: r.get("acc1_after_cut_bn")),
-    "acc1_best": ("best epoch (on the test set)", ".2f", lambda r: r["acc1_best"]),
+    "acc1_best": ("best epoch (on {chosen})", ".2f", lambda r: r["acc1_best"]),
     "acc1_last": ("last epoch", ".2f", lambda r: r["acc1_last"]),
     "params": ("params", ",", lambda r: r["params_after"]),
     "flops": ("FLOPs", ",", lambda r: r["flops_after"]),
@@ -123,7 +123,12 @@ def comparison_table(columns: list[Column]) -> str:
     heads = [("", *((*column.title, *[""] * height)[line] for column in columns)) for line in range(height)]
     texts = {"network": "arch", "images": "data_name", "seed": "seed", "device": "device", "torch": "torch_version"}
     text_rows = {name: (name, *(_join_texts(column, key) for column in columns)) for name, key in texts.items()}
-    rows = [(title, *(_format_values(c, value, spec) for c in columns)) for title, spec, value in FIGURES.values()]
+    of_runs = [report for column in columns for report in column.reports]
+    chosen = {"the test set" if report.get("val_acc1_best") is None else "held-out images" for report in of_runs}
+    rows = [
+        (title.format(chosen=" or ".join(sorted(chosen))), *(_format_values(c, value, spec) for c in columns))
+        for title, spec, value in FIGURES.values()
+    ]
     first = [text_rows[name] for name in ("network", "images", "seed")]
     last = [text_rows[name] for name in ("device", "torch")]
     files = [f"  {' '.join(column.title)}: {report['run_dir']}" for column in columns for report in column.reports]
