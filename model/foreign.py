@@ -11,7 +11,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from .forward import one_line
@@ -50,6 +49,10 @@ def check_foreign(arch: str) -> None:
         if not timm.is_model(name):
             near = timm.list_models(f"*{name.split('_')[0]}*")[:3]
             raise ValueError(f"timm has no network {name}" + (f"; it has {', '.join(near)}, …" if near else ""))
+        try:
+            timm.get_pretrained_cfg(name)
+        except RuntimeError as error:  # no weights of this name
+            raise ValueError(f"timm: {one_line(error)}") from None
     elif not Path(_parts(arch)[0]).is_file():
         raise ValueError(f"no file {_parts(arch)[0]} with the network {_parts(arch)[1]}")
 
@@ -61,7 +64,11 @@ def build_foreign(arch: str, num_classes: int, in_channels: int) -> nn.Module:
         ValueError: it cannot be built; names the reason.
     """
     if is_timm(arch):
-        return _timm().create_model(arch.removeprefix(TIMM), num_classes=num_classes, in_chans=in_channels)
+        try:
+            return _timm().create_model(arch.removeprefix(TIMM), num_classes=num_classes, in_chans=in_channels)
+        except Exception as error:  # networks of 3 channels alone, and whatever else they raise
+            shown = f"{type(error).__name__}: {one_line(error)}"
+            raise ValueError(f"{arch} cannot be built for {in_channels} channels ({shown})") from error
     file, name = _parts(arch)
     function = getattr(_run(file), name, None)
     if not callable(function):
@@ -148,6 +155,5 @@ def _timm() -> Any:
 def _config(arch: str) -> dict[str, Any]:
     from timm.data import resolve_data_config
 
-    with torch.device("meta"):
-        model = _timm().create_model(arch.removeprefix(TIMM))
-    return resolve_data_config(model=model)
+    config = _timm().get_pretrained_cfg(arch.removeprefix(TIMM))
+    return resolve_data_config(pretrained_cfg=config.to_dict() if config else None)

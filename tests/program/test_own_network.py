@@ -290,9 +290,8 @@ def test_a_network_of_timm_has_its_own_size_mean_and_std(tmp_path):
     assert load_pruned(ran.weights("pruned_model"))(torch.zeros(1, 3, 256, 256)).shape == (1, 2)
 
 
-def test_missing_timm_and_unknown_timm_networks_are_refused(tmp_path):
-    ran = run_program(
-        tmp_path, "--dataset", "imagenet", "--arch", "timm/resnet18_of_mine", "--method", "none", "--plan"
-    )
+@pytest.mark.parametrize("name", ["resnet18_of_mine", "resnet18.of_mine"])
+def test_missing_timm_and_unknown_timm_networks_are_refused(name, tmp_path):
+    ran = run_program(tmp_path, "--dataset", "imagenet", "--arch", f"timm/{name}", "--method", "none", "--plan")
     assert ran.code == 2
-    assert "pip install timm" in ran.err or "timm has no network" in ran.err
+    assert "pip install timm" in ran.err or "timm has no network" in ran.err or "Invalid pretrained tag" in ran.err
