@@ -108,9 +108,9 @@ def list_cells(grid: Path, numbered: list[tuple[int, Cell]], finished: Collectio
 
     Without a report a run is ``queued`` or ``running`` on SLURM, ``failed`` if SLURM has a log of it, or ``to do``.
     """
-    states = slurm.states(grid)
+    queue = slurm.queue(grid)
     for number, cell in numbered:
-        state, error = states.get(number, "to do"), ""
+        (state, _), error = queue.get(number, ("to do", "")), ""
         if cell.name in finished:
             state = "done"
         elif state == "to do" and slurm.log_file(grid, number).is_file():
@@ -124,10 +124,12 @@ def submit_cells(args: argparse.Namespace, unfinished: list[tuple[int, Cell]]) -
     Raises:
         ValueError: SLURM refuses, or this is not the folder that holds the batch scripts.
     """
-    states = slurm.states(args.grid)
-    cells = [(number, cell) for number, cell in unfinished if number not in states]
+    queue = slurm.queue(args.grid)
+    cells = [(number, cell) for number, cell in unfinished if number not in queue]
+    names = [cell.name for cell in expand_grid(read_grid(args.grid))]
+    queued = {names[number]: job for number, (_, job) in queue.items() if number < len(names)}
     arguments = [f"--results={os.path.abspath(args.results)}", *(word for text in args.set for word in ("--set", text))]
-    jobs = slurm.submit(args.grid, cells, arguments, args.jobs, args.slurm)
+    jobs = slurm.submit(args.grid, cells, queued, arguments, args.jobs, args.slurm)
     for job, numbers in jobs:
         print_out(f"job {job}: {len(numbers)} runs")
     print_out(f"{len(cells)} runs submitted, {len(unfinished) - len(cells)} already queued or running")

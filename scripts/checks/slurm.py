@@ -4,8 +4,8 @@
     slurm.py FOLDER            work in FOLDER, which the caller removes; SLURM_CONF names the cluster
 
 A run that is longer than its time limit is stopped and queued again at least three times and ends with the bits of an
-undisturbed run. A wrong command ends its job with exit code 2. A grid of six runs is a job array: one run fails, one is
-cancelled and submitted again.
+undisturbed run. A wrong command ends its job with exit code 2, of one process and of two. A grid of six runs is a job
+array: one run fails, one is cancelled and submitted again.
 """
 
 import argparse
@@ -121,13 +121,15 @@ def check_requeues(cluster: Cluster, images: Path) -> None:
           f"{lines} lines on how to resume", flush=True)  # fmt: skip
 
 
-def check_wrong_command(cluster: Cluster) -> None:
-    job = cluster.run("sbatch", "--parsable", "scripts/slurm/train.sbatch", "--dataset", "no-such-set").strip()
+def check_wrong_command(cluster: Cluster, processes: int) -> None:
+    words = ["--parsable", f"--ntasks={processes}", "scripts/slurm/train.sbatch", "--dataset", "no-such-set"]
+    job = cluster.run("sbatch", *words).strip()
     fields = cluster.wait_for_job(job)
     expect((fields["JobState"], fields["ExitCode"], fields["Restarts"]), ("FAILED", "2:0", "0"), "a wrong command")
-    line, *of_srun = (cluster.repository / f"prune-{job}.log").read_text().strip().splitlines()
-    expect(len(of_srun), 1, f"lines after the first: {of_srun}")
-    print(f"a wrong command: exit code 2, not repeated: {line}", flush=True)
+    lines = (cluster.repository / f"prune-{job}.log").read_text().strip().splitlines()
+    of_run = [line for line in lines if not line.startswith(("srun:", "slurmstepd:"))]
+    expect(len(of_run), 1, f"lines of the run: {of_run}")
+    print(f"a wrong command to {processes} processes: exit code 2, not repeated: {of_run[0]}", flush=True)
 
 
 def check_grid(cluster: Cluster, images: Path) -> None:
@@ -159,7 +161,8 @@ def main() -> int:
     os.environ["OMP_NUM_THREADS"] = "1"  # of every run: another number rounds differently
     write_images(work / "arrays")
     cluster = Cluster(work)
-    check_wrong_command(cluster)
+    for processes in (1, 2):
+        check_wrong_command(cluster, processes)
     check_grid(cluster, work / "arrays")
     check_requeues(cluster, work / "arrays")
     return 0

@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from scripts.evidence.grid import Cell
@@ -28,17 +28,17 @@ def last_line(grid: Path, number: int) -> str:
     return lines[-1] if lines else "no message"
 
 
-def states(grid: Path) -> dict[int, str]:
-    """Return number of a run -> ``queued`` or ``running``; empty for a grid that was not submitted here.
+def queue(grid: Path) -> dict[int, tuple[str, str]]:
+    """Return number of a run -> ``queued`` or ``running``, and its job; empty for a grid that was not submitted here.
 
     Raises:
         ValueError: SLURM does not answer.
     """
     if not log_file(grid, 0).parent.is_dir():
         return {}
-    words = ["squeue", "--noheader", "--array", "--me", f"--name={job_name(grid)}", "--format=%K %T"]
+    words = ["squeue", "--noheader", "--array", "--me", f"--name={job_name(grid)}", "--format=%K %T %F"]
     lines = [line.split() for line in _run(words).splitlines()]
-    return {int(number): "running" if state in ("RUNNING", "COMPLETING") else "queued" for number, state in lines}
+    return {int(n): ("running" if state in ("RUNNING", "COMPLETING") else "queued", job) for n, state, job in lines}
 
 
 def stages(cells: Sequence[tuple[int, Cell]]) -> list[list[int]]:
@@ -54,11 +54,17 @@ def stages(cells: Sequence[tuple[int, Cell]]) -> list[list[int]]:
 
 
 def submit(
-    grid: Path, cells: Sequence[tuple[int, Cell]], arguments: Sequence[str], at_once: int | None, options: Sequence[str]
+    grid: Path,
+    cells: Sequence[tuple[int, Cell]],
+    queued: Mapping[str, str],
+    arguments: Sequence[str],
+    at_once: int | None,
+    options: Sequence[str],
 ) -> list[tuple[str, list[int]]]:
     """Submit numbered cells, an array per stage; later ones start when the earlier ones have ended, in whatever way.
 
     Args:
+        queued: name of a cell that is queued or running -> its job, for which those that need its files wait.
         arguments: of sweep.py, besides the grid.
         at_once: runs at a time in each array; None: as many as SLURM allows.
         options: of sbatch.
@@ -73,11 +79,14 @@ def submit(
         raise ValueError(f"--slurm: there is no {BATCH_SCRIPT} here; run this from the repository")
     log_file(grid, 0).parent.mkdir(parents=True, exist_ok=True)
     jobs: list[tuple[str, list[int]]] = []
+    needs = {number: [name for name, _ in cell.needs] for number, cell in cells}
     for numbers in stages(cells):
+        after = [job for job, _ in jobs[-1:]]
+        after += dict.fromkeys(queued[name] for number in numbers for name in needs[number] if name in queued)
         words = [
             "sbatch", "--parsable", f"--job-name={job_name(grid)}", f"--output={log_file(grid, 0).parent}/%a.log",
             f"--array={','.join(map(str, numbers))}{f'%{at_once}' if at_once else ''}",
-            *([f"--dependency=afterany:{jobs[-1][0]}"] if jobs else []),
+            *([f"--dependency=afterany:{':'.join(after)}"] if after else []),
             *options, BATCH_SCRIPT, os.path.abspath(grid), *arguments,
         ]  # fmt: skip
         jobs.append((_run(words).strip().partition(";")[0], numbers))

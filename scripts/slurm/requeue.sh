@@ -1,7 +1,12 @@
-# Sourced by the batch scripts of this folder: queue a job again, or pass its exit code on.
+# Sourced by the scripts of this folder: queue a job again, or pass its exit code on.
 
 STOPPED=143 # by SIGTERM, before the time limit; the state is saved
 LOST=75     # another process of the run is gone
+
+# Usage: is_final EXIT_CODE_OF_A_PROCESS; whether it is of an error, which another attempt would repeat.
+is_final() {
+    [[ $1 != 0 && $1 != "$STOPPED" && $1 != "$LOST" ]]
+}
 
 cancelled=
 trap 'cancelled=yes' TERM # by scancel; the signal before the time limit goes to the steps alone

@@ -72,15 +72,25 @@ def test_runs_are_an_array_and_those_that_need_them_a_later_one(cluster, tmp_pat
 
 
 def test_what_is_queued_or_running_is_not_submitted_again(cluster, tmp_path, capsys):
-    (tmp_path / "queue.txt").write_text("0 RUNNING\n1 PENDING\n2 PENDING\n3 PENDING\n")
+    (tmp_path / "queue.txt").write_text("0 RUNNING 71\n1 PENDING 71\n2 PENDING 72\n3 PENDING 72\n")
     assert main(["grid.yaml", "--results", "results", "--slurm"]) == 0
     (only,) = cluster()
     assert "--array=4 " in only
     assert "1 runs submitted, 4 already queued or running" in capsys.readouterr().out
 
 
+def test_runs_wait_for_those_that_an_earlier_submission_queued(cluster, tmp_path):
+    """Whether these are selected again or not."""
+    for words in ((), ("--only", "cut")):
+        (tmp_path / "queue.txt").write_text("0 RUNNING 71\n1 PENDING 72\n4 PENDING 73\n")
+        (tmp_path / "sbatch.txt").unlink(missing_ok=True)
+        assert main(["grid.yaml", "--results", "results", *words, "--slurm"]) == 0
+        (only,) = cluster()
+        assert "--array=2\\,3 --dependency=afterany:71:72 " in only
+
+
 def test_a_grid_of_the_same_name_in_another_folder_is_another_grid(cluster, tmp_path, capsys):
-    (tmp_path / "queue.txt").write_text("0 RUNNING\n1 PENDING\n2 PENDING\n3 PENDING\n")
+    (tmp_path / "queue.txt").write_text("0 RUNNING 71\n1 PENDING 71\n2 PENDING 72\n3 PENDING 72\n")
     (tmp_path / "other").mkdir()
     shutil.copy(tmp_path / "grid.yaml", tmp_path / "other")
     assert main(["other/grid.yaml", "--results", "results", "--slurm"]) == 0
@@ -90,7 +100,7 @@ def test_a_grid_of_the_same_name_in_another_folder_is_another_grid(cluster, tmp_
 
 
 def test_the_list_shows_the_state_of_each_run(cluster, tmp_path, capsys):
-    (tmp_path / "queue.txt").write_text("1 RUNNING\n2 PENDING\n")
+    (tmp_path / "queue.txt").write_text("1 RUNNING 71\n2 PENDING 72\n")
     log = tmp_path / slurm.log_file(tmp_path / "grid.yaml", 3)
     log.write_text("start\nfailed: main.py: error: the disk is full\n")
     cells = expand_grid(parse_grid(GRID))
@@ -142,6 +152,49 @@ def test_one_run_of_a_grid_is_made_by_its_number(cluster, tmp_path, capsys):
     assert main(["grid.yaml", "--results", "results", "--cell", "4"]) == 0
     assert "1 already done" in capsys.readouterr().out
     assert main(["grid.yaml", "--results", "results", "--cell", "2"]) == 1  # its base was not made
+
+
+SRUN = """#!/bin/bash
+while [[ $1 == --* ]]; do shift; done
+largest=0
+for ((i = 0; i < SLURM_NTASKS; i++)); do
+    SLURM_PROCID=$i SLURM_LOCALID=$i "$@" &
+done
+for job in $(jobs -p); do
+    wait "$job"
+    code=$?
+    ((code > largest)) && largest=$code
+done
+exit "$largest"
+"""
+
+
+@pytest.mark.parametrize(
+    ("codes", "code", "requeued"),
+    [
+        ("0 0", 0, False), ("2 2", 2, False), ("2 143", 2, False), ("143 1 75", 1, False), ("137 143", 137, False),
+        ("143 143", 143, True), ("75 143", 143, True), ("0 75", 75, True),
+    ],
+)  # fmt: skip
+def test_an_error_of_one_process_ends_the_job_whatever_becomes_of_the_others(codes, code, requeued, tmp_path):
+    shutil.copytree(ROOT / "scripts" / "slurm", tmp_path / "scripts" / "slurm")
+    (tmp_path / "bin").mkdir()
+    python = f"""#!/bin/bash
+[[ "$*" == "main.py a b --resume_path auto" ]] || exit 99
+codes=({codes})
+exit ${{codes[$RANK]}}
+"""
+    scontrol = f'#!/bin/bash\n[[ $1 == show ]] && echo localhost || echo "$@" > {tmp_path}/called\n'
+    for name, text in (("srun", SRUN), ("python", python), ("scontrol", scontrol), ("sleep", "#!/bin/bash\n")):
+        (tmp_path / "bin" / name).write_text(text)
+        (tmp_path / "bin" / name).chmod(0o755)
+    more = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "SLURM_NTASKS": str(len(codes.split()))}
+    ran = subprocess.run(
+        ["bash", "scripts/slurm/train.sbatch", "a", "b"], cwd=tmp_path, check=False,
+        env=os.environ | more | {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "localhost"},
+    )  # fmt: skip
+    assert (ran.returncode, (tmp_path / "called").exists()) == (code, requeued)
+    assert not list(tmp_path.glob(".final*"))
 
 
 @pytest.mark.parametrize(
