@@ -106,12 +106,9 @@ def change_by_cut(model: nn.Module, kept: Kept, structure: Structure, images: An
 
 
 def _repeatable(model: nn.Module, images: Any, tensors: dict[str, Tensor] | None = None) -> Any:
-    """Call `model` from a fixed state of the random numbers: some networks draw noise in eval mode."""
+    """Call `model`, then go back to the random state before: some networks draw noise in eval mode."""
     device = next(model.parameters()).device
-    gpus = [device.index] if device.type == "cuda" else []
-    with torch.random.fork_rng(gpus):
-        for generator in (torch.default_generator, *(torch.cuda.default_generators[gpu] for gpu in gpus)):
-            generator.manual_seed(0)  # torch.manual_seed would seed other GPUs, too
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         return call(model, images, tensors)
 
 
