@@ -43,11 +43,11 @@ experiments:
       --base_model_path Experiments/base,run_SERVER*/weights/checkpoint_best.pth --lr_ft 0:0.01 --epochs {epochs}
       --device cpu
     axes:
-      ratio: [0.2, 0.4, 0.6, 0.8, 2]
+      ratio: [0.2, 0.4, 0.6, 0.8, "0.8,0.8"]
 values: {epochs: 6}
 places: {images: IMAGES}
 """
-RUN_THAT_FAILS, RUN_TO_CANCEL = 5, 2  # of ratio 2, a wrong command; and of ratio 0.4
+RUN_THAT_FAILS, RUN_TO_CANCEL = 5, 2  # of too many ratios, which only the run finds; and of ratio 0.4
 
 
 class Cluster:
@@ -122,14 +122,14 @@ def check_requeues(cluster: Cluster, images: Path) -> None:
 
 
 def check_wrong_command(cluster: Cluster, processes: int) -> None:
-    words = ["--parsable", f"--ntasks={processes}", "scripts/slurm/train.sbatch", "--dataset", "no-such-set"]
+    words = ["--parsable", f"--ntasks-per-node={processes}", "scripts/slurm/train.sbatch", "--dataset", "no-such-set"]
     job = cluster.run("sbatch", *words).strip()
     fields = cluster.wait_for_job(job)
     expect((fields["JobState"], fields["ExitCode"], fields["Restarts"]), ("FAILED", "2:0", "0"), "a wrong command")
     lines = (cluster.repository / f"prune-{job}.log").read_text().strip().splitlines()
     of_run = [line for line in lines if not line.startswith(("srun:", "slurmstepd:"))]
     expect(len(of_run), 1, f"lines of the run: {of_run}")
-    print(f"a wrong command to {processes} processes: exit code 2, not repeated: {of_run[0]}", flush=True)
+    print(f"a wrong command to {processes} process(es): exit code 2, not repeated: {of_run[0]}", flush=True)
 
 
 def check_grid(cluster: Cluster, images: Path) -> None:
