@@ -138,7 +138,10 @@ class Launcher:
                 return f"{name}, which was skipped"
             files = matching(pattern)
             if not files:
-                return f"{name}, but no file matches {pattern}"
+                return (
+                    f"{name}, but no file matches {pattern}: make it first, with --only {name}, "
+                    f"and --results of an empty folder if it counts as done"
+                )
             if not any(_is_of_finished_run(file) for file in files):
                 return f"{name}, which has not finished: {files[0]} may change"
         return None

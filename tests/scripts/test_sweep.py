@@ -159,7 +159,9 @@ def test_a_run_that_names_kept_files_waits_for_their_run_wherever_the_results_ar
     monkeypatch.setattr(Launcher, "_start", start_empty_process)
     for seed in (0, 1):
         Launcher(Path(folder), [{}]).run(cells[2:])
-        assert "skipped: tune/seed=0 needs cut/seed=" in capsys.readouterr().err
+        skipped = capsys.readouterr().err
+        assert "skipped: tune/seed=0 needs cut/seed=" in skipped
+        assert f"make it first, with --only cut/seed={seed}" in skipped
         (Path(folder) / "cut" / f"seed={seed}").mkdir(parents=True)
         (Path(folder) / "cut" / f"seed={seed}" / "a.pth").touch()
     Launcher(Path(folder), [{}]).run(cells[2:])
