@@ -72,14 +72,9 @@ def select_by_length(runs: dict[str, list[Run]]) -> list[Run]:
         for axes, report in runs[experiment]
         if cut_network(axes) in iterations
     ]
-    slower = [(axes | {"method": report["method"]}, report) for axes, report in runs["length"]]
+    slower = [(axes | {"method": report["method"]}, report) for axes, report in runs["length"]] + runs["length-10000"]
     ratios = {axes["ratio"] for axes, _ in [*refinetuned, *slower]}
     return [named_by_steps(*run) for run in [*schedule, *refinetuned, *slower] if run[0]["ratio"] in ratios]
-
-
-def select_length_10000(runs: dict[str, list[Run]]) -> list[Run]:
-    """Return the runs with 10,000 steps before the cut and their controls, from another base than the others."""
-    return [named_by_steps(*run) for run in runs["length-10000"]]
 
 
 def select_full(runs: dict[str, list[Run]]) -> list[Run]:
@@ -97,7 +92,7 @@ def select_full(runs: dict[str, list[Run]]) -> list[Run]:
 
 
 # Of all lengths; only runs of one selection share a base network and are compared.
-BY_LENGTH = (select_by_length, select_length_10000, select_full)
+BY_LENGTH = (select_by_length, select_full)
 
 
 def named_by_steps(axes: dict[str, str], report: Report) -> Run:
