@@ -36,10 +36,11 @@ DATA = "CIFAR-10 (JPEG q75)"
 SOURCE = f"{DATA}, ResNet20"
 Point = tuple[float, float, float]  # x, mean, standard deviation
 Select = Callable[[dict[str, list[Run]]], list[Run]]
-# Where a point's label lies, clear of L1's rising line: side of the text that meets the point, shift in points.
+# Where a point's label lies, clear of L1's rising line: horizontal alignment, shift in points.
 Label = tuple[str, tuple[float, float]]
 ABOVE_LINE: Label = ("right", (-6, 5))
-BELOW_LINE: Label = ("left", (-14, -17))
+RIGHT_OF_LINE: Label = ("left", (7, -3))
+BELOW_LINE: Label = ("center", (0, -17))
 
 
 def draw_all(runs: dict[str, list[Run]], folder: Path) -> None:
@@ -155,15 +156,15 @@ def draw_rates(runs: dict[str, list[Run]]) -> Figure | None:
     return figure
 
 
-def draw_lengths(runs: dict[str, list[Run]], select: Select, ratio: str, label: Label) -> Figure | None:
-    """Draw accuracy against total steps, where GReg-1's points have a `label`, and against the FLOPs of these."""
+def draw_lengths(runs: dict[str, list[Run]], select: Select, ratio: str, labels: tuple[Label, Label]) -> Figure | None:
+    """Draw accuracy against total steps, and against their FLOPs; `labels` places those of GReg-1's points in each."""
     selected = [(axes, report) for axes, report in select(runs) if axes["ratio"] == ratio]
     if not any(axes["method"] == "GReg-1" for axes, _ in selected):
         return None
     title = f"{100 * float(ratio):g} % of the filters gone, by length of training, mean and std over seeds: {SOURCE}"
     figure, (left, right) = make_panels(2, title)
-    plot_lengths(left, selected, total_steps, label)
-    plot_lengths(right, selected, dense_equivalent_steps, BELOW_LINE)
+    plot_lengths(left, selected, total_steps, labels[0])
+    plot_lengths(right, selected, dense_equivalent_steps, labels[1])
     left.set_xlabel("steps in all (GReg-1: before + after the cut)")
     right.set_xlabel("arithmetic, in steps of the uncut network")
     left.set_ylabel("test accuracy, best epoch, %")
@@ -189,10 +190,11 @@ def plot_lengths(ax: Axes, runs: list[Run], length: Callable[[Report], float], l
             text = f"{int(before):,} + {int(tuned):,}"
             ax.annotate(text, (x, y), shift, textcoords="offset points", ha=side, fontsize=8)
     ax.set_xscale("log")
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.margins(0.3, 0.1)
+    low, high = ax.get_xlim()
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
     ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.margins(0.3, 0.1)
 
 
 def draw_trend(runs: dict[str, list[Run]], ratio: str) -> Figure | None:
@@ -227,8 +229,8 @@ PICTURES: dict[str, Callable[[dict[str, list[Run]]], Figure | None]] = {
     "cut": draw_cut,
     "schedule": partial(draw_schedule, experiment="schedule", net="ResNet20"),
     "schedule56": partial(draw_schedule, experiment="schedule56", net="ResNet56"),
-    "lengths": partial(draw_lengths, select=select_by_length, ratio="0.9", label=ABOVE_LINE),
-    "full": partial(draw_lengths, select=select_full, ratio="0.9", label=BELOW_LINE),
+    "lengths": partial(draw_lengths, select=select_by_length, ratio="0.9", labels=(ABOVE_LINE, RIGHT_OF_LINE)),
+    "full": partial(draw_lengths, select=select_full, ratio="0.9", labels=(BELOW_LINE, BELOW_LINE)),
     "trend": partial(draw_trend, ratio="0.9"),
     "lr": draw_rates,
 }
