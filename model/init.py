@@ -12,9 +12,11 @@ def initialize(model: nn.Module) -> None:
     """Give `model` Kaiming-normal weights, zero biases and fresh norms, in place; other parameters stay."""
     for module in model.modules():
         if isinstance(module, _Layer):
-            nn.init.kaiming_normal_(module.weight)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+            for name, parameter in module.named_parameters(recurse=False):  # not what a parametrization computes
+                if name == "weight":
+                    nn.init.kaiming_normal_(parameter)
+                elif name == "bias":
+                    nn.init.zeros_(parameter)
         elif reset := _reset_of(module):
             reset()
 
@@ -30,8 +32,10 @@ def reinitialize(model: nn.Module, how: str, build: Callable[[], nn.Module]) -> 
     """
     if how == "orth":
         for module in model.modules():
-            if isinstance(module, _Layer):
+            if isinstance(module, _Layer) and "weight" in module._parameters:
                 nn.init.orthogonal_(module.weight)
+            elif isinstance(module, _Layer):  # a parametrization turns it into what it computes the weight from
+                module.weight = nn.init.orthogonal_(torch.empty_like(module.weight))
         return
     initialize(model)
     if own := dict(_own_tensors(model)):
@@ -49,6 +53,8 @@ def _reset_of(module: nn.Module) -> Callable[[], None] | None:
 def _own_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Yield the parameters and buffers that ``initialize`` leaves as they are, with their names."""
     for prefix, module in model.named_modules():
-        if not isinstance(module, _Layer) and not _reset_of(module):
-            for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+        if not isinstance(module, _Layer) and _reset_of(module):
+            continue
+        for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+            if not (isinstance(module, _Layer) and name in ("weight", "bias")):
                 yield f"{prefix}.{name}" if prefix else name, tensor

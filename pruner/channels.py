@@ -49,7 +49,8 @@ class Trace:
         barriers: id -> reason why it must stay.
         gates: layers whose outputs multiply outputs of layers before them, which they follow.
         reasons: layer -> reason why it has no filters of its own.
-        calls: every call of a layer.
+        calls: every call of a layer, known by its weight.
+        called: layers that are called as modules, whose weights may be computed or other layers', too.
     """
 
     owner: list[str] = field(default_factory=list)
@@ -59,6 +60,7 @@ class Trace:
     gates: set[str] = field(default_factory=set)
     reasons: dict[str, str] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
+    called: set[str] = field(default_factory=set)
     _parents: list[int] = field(default_factory=list)  # of a union-find
 
     def make_filters(self, layer: str, n: int) -> np.ndarray:

@@ -49,7 +49,7 @@ Rule = Callable[[str, Given, Tensor], Channels | None]
 
 
 class Tracer(TorchDispatchMode):
-    """Follow channels through forward passes of `model`."""
+    """Follow channels through forward passes of `model`, which gets hooks for it."""
 
     FROM_INPUT = 1  # the bit of what is computed from the network's input; each layer has one above it
 
@@ -63,6 +63,8 @@ class Tracer(TorchDispatchMode):
             layer: {name for name, _ in model.get_submodule(layer).named_parameters()} - {"weight", "bias"}
             for layer in self._layers.values()
         }
+        for layer in self._layers.values():
+            model.get_submodule(layer).register_forward_pre_hook(lambda *_, layer=layer: self.trace.called.add(layer))
         self._bits: dict[str, int] = {}
         self._channels: dict[int, Channels] = {}
         self._upstream: dict[int, int] = {}  # layers that a tensor is computed from, a bit each

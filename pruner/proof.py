@@ -33,7 +33,7 @@ class ProofError(ValueError):
 
 
 class CutMismatchError(ArithmeticError):
-    """The outputs of the cut network differ from those of the masked one."""
+    """The outputs of the cut network differ from those of the masked one: the network is not cut."""
 
 
 @torch.no_grad()
@@ -45,27 +45,33 @@ def cut_and_compare(
     images: Any,
     optimizer: torch.optim.Optimizer | None = None,
 ) -> dict[str, Tensor]:
-    """Cut `model` in place as ``cut`` does, and compare its outputs for `images` with those of the masked network.
+    """Cut `model` in place as ``cut`` does, if a copy's outputs for `images` are then those of the masked network.
 
-    In eval mode, up to ``ROUNDING``, or 16 times the rounding of a network's own 16-bit numbers.
+    In eval mode, up to ``ROUNDING``, or 16 times the rounding of a network's own 16-bit numbers. The copy is there so
+    that an error leaves `model` whole.
 
     Returns:
         Masks of single weights, as ``cut``.
 
     Raises:
+        ArithmeticError: the network returns nan.
         CutMismatchError: the outputs differ.
     """
     with eval_mode(model), _full_precision(next(model.parameters()).device):
         expected = _flat(masked_outputs(model, kept, kind, structure, images))
-        masks = cut(model, kept, kind, structure, optimizer)
-        apart = _furthest([_flat(_repeatable(model, images))], [expected])
+        if expected.isnan().any():
+            raise ArithmeticError("the network returns nan: it has diverged, and is not cut")
+        smaller = copied(model)
+        cut(smaller, kept, kind, structure)
+        apart = _furthest([_flat(_repeatable(smaller, images))], [expected])
+        del smaller
     coarsest = max(torch.finfo(p.dtype).eps for p in model.parameters() if p.is_floating_point())
     if not apart <= max(ROUNDING, 16 * coarsest):
         raise CutMismatchError(
             f"the cut is wrong: outputs differ from the masked network's by {apart:.1e} of their size"
         )
     log.info("cut: outputs equal the masked network's to %.1e of their size", apart)
-    return masks
+    return cut(model, kept, kind, structure, optimizer)
 
 
 @contextmanager
@@ -182,6 +188,8 @@ class _Proof:
             raise ProofError(f"{name} returns no tensors that a cut could be compared by")
         if any(output.isnan().any() for output in outputs):
             raise ProofError(f"{name} returns nan for random images: give an example with real values, not all equal")
+        if not _furthest(self._outputs(), outputs) <= self._close:
+            raise ProofError(f"{name} returns other outputs when called again in eval mode: no cut can be compared")
         self._trains = False
         with suppress(Exception):  # such as a loss that wants labels
             _repeatable(copy.deepcopy(self.whole).train(), self.images)
@@ -218,8 +226,8 @@ def _other_filters(model: nn.Module, entries: Entries, generator: torch.Generato
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     others = {}
     for (name, dim), mask in entries.items():
-        if dim == 0:
-            tensor = tensors[name]
+        tensor = tensors[name]
+        if dim == 0 and (tensor.is_floating_point() or tensor.is_complex()):
             random = 0.5 + torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype)
             others[name] = torch.where(_along(tensor, 0, torch.from_numpy(mask)), tensor, random)
     return others
@@ -304,6 +312,8 @@ def _scrambled(model: nn.Module, dtype: torch.dtype, generator: torch.Generator)
 
     for module in scrambled.modules():
         for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.numel() or not (parameter.is_floating_point() or parameter.is_complex()):
+                continue
             if parameter.ndim > 1 and name == "weight":
                 fan_in = parameter[0].numel()
                 parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype) / fan_in**0.5)

@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from fractions import Fraction
 
@@ -50,7 +51,9 @@ def ratios_by_name(layers: list[Layer], globs: GlobRatios, kind: str) -> dict[st
         matched = [layer for layer in layers if fnmatchcase(layer.name, glob)]
         prunable = [layer for layer in matched if kind == "weight" or kind in layer.prunable]
         if not matched:
-            raise ValueError(f"no conv or linear layer is called {glob}; --plan lists their names")
+            names = [layer.name for layer in layers]
+            near = get_close_matches(glob, names, 3) or names[:3] + ["…"] * (len(names) > 3)
+            raise ValueError(f"no conv or linear layer is called {glob}; there are {', '.join(near)}")
         if not prunable and ratio:
             reasons = "; ".join(f"{layer.name}: {layer.status}, {layer.reason}" for layer in matched[:3])
             raise ValueError(f"{kind}s of {glob} cannot be pruned ({reasons})")
@@ -142,6 +145,8 @@ def plan_by_speedup(
         apart = [name for name in structure.set_apart if name in structure.layers and name not in given]
         free = [name for name in apart if structure.layers[name].units]
         more = f"; ratios may name {', '.join(free)}, too, which otherwise take no part" if free else ""
+        kept = [f"{layer.name}: {layer.status}, {layer.reason}" for layer in structure.layers.values() if layer.reason]
+        more += f"; layers that keep all: {'; '.join(kept[:3])}{'; …' * (len(kept) > 3)}" if kept else ""
         raise ValueError(f"{speedup:g}x cannot be reached: at most {most:.2f}x{more}")
     while high - low > 1:
         middle = (low + high) // 2

@@ -96,14 +96,14 @@ class GReg(InLoop):
     ):
         options = Settings.of(type(self), steps, settings)
         self._prepare(network, example, speedup, ratios, rank, round_to)
-        schedule = self.make_schedule(options, self.plan)
-        self._begin(options, PruningContext(network, self.plan, schedule, structure=self.structure))
+        self._options = options
+        self._restart()
         self._built = {
             "method": type(self).__name__,
             "plan": self.plan.pruned,
             "penalize": "group" if penalizes_groups(options, self.plan) else "filter",
             "block_loss_grad": options.block_loss_grad,
-        } | {name: str(value) for name, value in vars(schedule).items()}
+        } | {name: str(value) for name, value in vars(self.schedule).items()}
 
     @classmethod
     def check(cls, options: PrunerOptions, plan: Plan) -> None:
@@ -130,6 +130,11 @@ class GReg(InLoop):
         pruner = cls.__new__(cls)
         pruner._begin(options, context)
         return pruner
+
+    @torch.inference_mode(False)
+    def _restart(self) -> None:
+        schedule = self.make_schedule(self._options, self.plan)
+        self._begin(self._options, PruningContext(self.network, self.plan, schedule, structure=self.structure))
 
     def _l1(self, options: PrunerOptions, context: PruningContext) -> tuple[dict[str, Tensor], selection.Comparison]:
         """Select the groups that L1 keeps of the initial weights, or take those that another run kept."""

@@ -3,6 +3,9 @@
 The criterion is ``groups.scores``.
 """
 
+import hashlib
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -41,6 +44,12 @@ def filter_scores(model: nn.Module, layers: list[Layer]) -> dict[str, Tensor]:
         for layer in layers
         if layer.prunable
     }
+
+
+def digest(pruned: Mapping[str, int], kept: Mapping[str, Tensor]) -> int:
+    """Return a number of 62 bits that stands for a plan and a selection, to compare between processes."""
+    text = repr([sorted(pruned.items()), [(name, mask.tolist()) for name, mask in sorted(kept.items())]])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 2
 
 
 def picks(options: PrunerOptions, context: PruningContext) -> tuple[dict[str, Tensor], Comparison]:

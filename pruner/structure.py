@@ -14,7 +14,7 @@ from .operators import LAYERS
 from .trace import trace
 
 FREE, COUPLED, FIXED = "free", "coupled", "fixed"
-NOT_CALLED = "not called as a module"
+NOT_CALLED, SHARED = "not called as a module", "its weight is computed, or shared with another layer"
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ class Structure:
     def _layer(self, name: str, shape: tuple[int, ...]) -> TracedLayer:
         ids = self._trace.filters.get(name)
         if ids is None:
-            return TracedLayer(name, shape, FIXED, self._trace.reasons.get(name, NOT_CALLED))
+            unknown = SHARED if name in self._trace.called else NOT_CALLED
+            return TracedLayer(name, shape, FIXED, self._trace.reasons.get(name, unknown))
         roots = [self._trace.root(i) for i in ids.tolist()]
         barrier = next((self._barriers[root] for root in roots if root in self._barriers), None)
         if barrier:

@@ -20,13 +20,17 @@ def trace(model: nn.Module, example: Any) -> Trace:
         example: the argument of the model, on any device; a tuple: its arguments.
 
     Raises:
-        ValueError: the network cannot be run on it.
+        ValueError: the network cannot be copied, or not be run on it.
     """
     inputs = tree_map_only(Tensor, lambda t: t.to("meta"), example)
     with suppress(Exception):  # what depends on values, or on tensors of its own, cannot run on the meta device
         return _trace(_copy_on_meta(model), inputs)
     try:
-        return _trace(copied(model), example)
+        copy = copied(model)
+    except Exception as error:  # locks, open files
+        raise ValueError(f"{type(model).__name__} cannot be copied, to be traced: {one_line(error)}") from error
+    try:
+        return _trace(copy, example)
     except Exception as error:  # whatever the network raises
         raise ValueError(f"{type(model).__name__} cannot be run on the example: {one_line(error)}") from error
 

@@ -228,6 +228,33 @@ def test_reinitialization_takes_a_modules_own_tensors_from_a_new_network():
     assert (cut[0].scale.tolist(), cut[0].mean.tolist()) == ([1, 2, 3], [0, 0, 0])
 
 
+class ScaledConv(nn.Conv2d):
+    """As timm's ScaledStdConv2d."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.gain = nn.Parameter(torch.ones(self.out_channels, 1, 1, 1))
+
+    def forward(self, x):
+        return self._conv_forward(x, self.weight * self.gain, self.bias)
+
+
+def scaled_network():
+    computed = nn.utils.parametrizations.weight_norm(nn.Linear(8, 8, bias=False))
+    return nn.Sequential(ScaledConv(3, 8, 1), nn.Flatten(), computed)
+
+
+def test_reinitialization_reaches_what_a_conv_has_beside_its_weight_and_what_its_weight_is_computed_from():
+    trained = scaled_network()
+    for parameter in trained.parameters():
+        nn.init.constant_(parameter, 77.0)
+    door.reinitialize(trained, "kaiming", scaled_network)
+    assert [name for name, parameter in trained.named_parameters() if (parameter == 77.0).any()] == []
+    assert (trained[0].gain == 1).all()
+    door.reinitialize(trained, "orth", scaled_network)
+    torch.testing.assert_close(trained[2].weight @ trained[2].weight.T, torch.eye(8))
+
+
 @pytest.mark.parametrize("method", ["none", "L1"])
 def test_a_network_that_would_pool_the_images_to_nothing_is_refused_in_one_line(method, capsys):
     argv = ["--arch=alexnet", "--dataset=cifar10", f"--method={method}", "--stage_pr=[0:0]", "--plan=json"]

@@ -2,6 +2,7 @@
 
 import re
 import textwrap
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -48,9 +49,15 @@ def test_lightning():
     assert growing.pruner.finished
     assert trainer.global_step < 60
     assert module.network.dw.groups < 16
+    again = callback("lightning", 40, lightning=lightning)  # its state, as a trainer that resumes hands it over
+    again.load_state_dict(growing.state_dict())
+    module = Module()
+    again.on_train_start(SimpleNamespace(optimizers=[module.configure_optimizers()]), module)
+    assert again.pruner.finished
 
 
-def test_hugging_face_trainer(tmp_path):
+@pytest.mark.parametrize("max_steps", [20, 60])
+def test_hugging_face_trainer(max_steps, tmp_path):
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
 
@@ -64,10 +71,12 @@ def test_hugging_face_trainer(tmp_path):
     rows = [{"pixel_values": image, "labels": label} for image, label in zip(images, labels, strict=True)] * 30
     growing = callback("transformers", 40, transformers=transformers)
     arguments = transformers.TrainingArguments(
-        tmp_path, max_steps=60, per_device_train_batch_size=4, gradient_accumulation_steps=2, learning_rate=1e-3,
+        tmp_path, max_steps=max_steps, per_device_train_batch_size=4, gradient_accumulation_steps=2, learning_rate=1e-3,
         report_to=[], save_strategy="no", use_cpu=True, disable_tqdm=True,
     )  # fmt: skip
     model = Model()
-    transformers.Trainer(model, arguments, train_dataset=rows, callbacks=[growing]).train()
-    assert growing.pruner.finished
+    trainer = transformers.Trainer(model, arguments, train_dataset=rows, callbacks=[growing])
+    trainer.train()
+    assert trainer.state.global_step == min(max_steps, 40)
+    assert growing.pruner.finished == (max_steps > 40)
     assert model.dw.groups < 16

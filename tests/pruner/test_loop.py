@@ -3,9 +3,12 @@
 import copy
 import io
 import logging
+import math
+import pickle
 import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import fields
 from itertools import count
 
@@ -15,7 +18,7 @@ import torch.nn.functional as F
 from helpers import ROOT
 from torch import nn
 
-from pruner import L1, CutMismatchError, FixReg, GReg1, GReg2, Settings, cut, proof
+from pruner import L1, CutMismatchError, FixReg, GReg1, GReg2, Settings, cut, groups, proof
 from pruner.loop import InLoop
 
 EXAMPLE = torch.zeros(1, 3, 8, 8)
@@ -37,6 +40,32 @@ class Inverted(nn.Module):
         y = F.relu(self.n2(self.dw(F.relu(self.n1(self.up(x))))))
         x = (x + self.n3(self.down(y))).mean((2, 3))
         return self.fc(x + self.fc2(F.gelu(self.fc1(self.norm(x)))))
+
+
+class Counting(Inverted):
+    """Its outputs depend on how often it was called."""
+
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x) * self.calls
+
+
+class Gated(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(8, 16), nn.Linear(8, 16), nn.Linear(16, 8)
+
+    def forward(self, x):
+        return x + self.c(F.silu(self.a(x)) * self.b(x))
+
+
+class Wrapper(torch.optim.Optimizer):
+    """As accelerate wraps an optimizer."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
 
 
 @pytest.fixture
@@ -202,7 +231,7 @@ def test_the_cut_is_compared_in_full_precision_and_settings_come_back(lower, net
         )
         with torch.autocast("cpu", torch.bfloat16):
             pruner.cut()
-        assert seen == [[*["ieee"] * 4, False]] * 2  # masked, cut
+        assert seen[-2:] == [[*["ieee"] * 4, False]] * 2  # masked, cut
         assert [place.fp32_precision for place in places] == lowered
     finally:
         for place, precision in zip(places, before, strict=True):
@@ -295,7 +324,7 @@ REFUSED = {
         f"a speedup of {speedup}": (
             lambda network, ratio=speedup: L1(network, EXAMPLE, speedup=ratio), ValueError, "is not a number above 1",
         )
-        for speedup in (0.5, 0, -1, 1.0, True, float("nan"), float("inf"))
+        for speedup in (0.5, 0, -1, 1.0, True, float("nan"), float("inf"), "2")
     },
     **{
         f"multiples of {n}": (
@@ -319,6 +348,38 @@ REFUSED = {
     ),
     "a wrapped network": (
         lambda network: L1(nn.DataParallel(network), EXAMPLE, ratios="up:0.5"), ValueError, "network.module",
+    ),
+    "an optimizer that wraps one": (
+        lambda network: GReg1(network, EXAMPLE, ratios="up:0.5").attach(Wrapper(sgd(network))),
+        ValueError, "a Wrapper is not one of torch's optimizers; give the one that it wraps: .optimizer",
+    ),
+    "no optimizer": (
+        lambda network: GReg1(network, EXAMPLE, ratios="up:0.5").attach([sgd(network)]), ValueError, "a list is not",
+    ),
+    "a loss that is maximized": (
+        lambda net: GReg1(net, EXAMPLE, ratios="up:0.5").attach(torch.optim.SGD(net.parameters(), 0.1, maximize=True)),
+        ValueError, "maximize=True",
+    ),
+    "other layers since": (
+        lambda net: (pruner := GReg1(net, EXAMPLE, ratios="up:0.5"), setattr(net, "n1", nn.Identity()),
+                     pruner.attach(sgd(net))),
+        RuntimeError, "n1.weight is not what it was",
+    ),
+    "a computed weight since": (
+        lambda net: (pruner := GReg1(net, EXAMPLE, ratios="up:0.5"), nn.utils.parametrizations.weight_norm(net.up),
+                     pruner.attach(sgd(net))),
+        RuntimeError, "up.weight is not what it was",
+    ),
+    "outputs that change by themselves": (
+        lambda _: L1(Counting(), EXAMPLE, ratios="up:0.5"), ValueError, "other outputs when called again",
+    ),
+    "a network that cannot be copied": (
+        lambda net: (setattr(net, "lock", threading.Lock()), L1(net, EXAMPLE, ratios="up:0.5")),
+        ValueError, "cannot be copied",
+    ),
+    "layers that are all joined": (
+        lambda _: L1(nn.Sequential(nn.Linear(8, 8), Gated()), torch.zeros(1, 8), speedup=1.2),
+        ValueError, "layers that keep all: .*1.a: coupled, joined with 1.b",
     ),
     "an optimizer of some parameters": (
         lambda network: GReg1(network, EXAMPLE, ratios="up:0.5").attach(sgd(network.up)),
@@ -404,10 +465,117 @@ def test_a_cut_of_filters_that_have_not_decayed_is_said_to_be_one(network, steps
         assert ("have not decayed" in caplog.text) == (not decays)
 
 
-def test_layers_that_the_example_does_not_call_are_named(network, caplog):
-    network.other = nn.Linear(8, 3)
-    L1(network, EXAMPLE, ratios="up:0.5")
+def test_layers_that_the_example_does_not_call_are_named_and_tied_ones_are_not(network, caplog):
+    network.other, network.fc2.weight = nn.Linear(8, 3), nn.Parameter(network.fc1.weight.data.T.clone())
+    network.tied = nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))
+    network.fc = nn.Sequential(network.fc, network.tied)
+    del network.tied
+    pruner = L1(network, EXAMPLE, ratios="up:0.5")
     assert "not called for the example: other;" in caplog.text
+    assert pruner.structure.layers["fc.1"].reason == "its weight is computed, or shared with another layer"
+
+
+def test_the_selection_is_by_the_weights_at_the_attachment_and_those_decay(network):
+    """Weights that are loaded between, DDP's among them, and parameters that are other objects since."""
+    other = Inverted().state_dict()
+    pruner, l1 = GReg1(network, EXAMPLE, ratios="up:0.5", steps=150), L1(network, EXAMPLE, ratios="fc1:0.5")
+    network.load_state_dict(other, assign=True)
+    optimizer = sgd(network)
+    pruner.attach(optimizer)
+    wanted = groups.keep(other["up.weight"].abs().mean((1, 2, 3)), 8)
+    assert torch.equal(pruner.kept()["up"], wanted)
+    train(network, pruner, optimizer)
+    assert network.up.weight[~wanted].abs().max() < 1e-3 < network.up.weight[wanted].abs().min()
+    kept = network.fc1.weight[groups.keep(network.fc1.weight.abs().mean(1), 8)].clone()
+    assert torch.equal(l1.cut().fc1.weight, kept)
+
+
+RANK = """
+import sys, torch
+sys.path[:0] = sys.argv[3:]
+from test_loop import EXAMPLE, GReg1, Inverted, L1, sgd
+rank = int(sys.argv[1])
+torch.distributed.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
+torch.manual_seed(rank)
+network = Inverted()
+early, l1 = GReg1(network, EXAMPLE, ratios="up:0.5", steps=20), L1(network, EXAMPLE, ratios="up:0.5")
+for call in (lambda: early.attach(sgd(network)), l1.cut):
+    try:
+        call()
+    except RuntimeError as error:
+        print(error)
+torch.nn.parallel.DistributedDataParallel(network)
+early.attach(sgd(network))
+print(early.kept()["up"].int().tolist())
+"""
+
+
+def test_ranks_that_would_cut_different_filters_are_told(tmp_path):
+    paths = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "pruner")]
+    command = [sys.executable, "-W", "ignore", "-c", RANK]
+    ranks = [
+        subprocess.Popen([*command, str(rank), str(tmp_path / "store"), *paths], stdout=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    first, second = (process.communicate(timeout=120)[0].splitlines() for process in ranks)
+    assert first == second
+    assert [line[:45] for line in first[:2]] == ["the ranks have selected different filters: at"] * 2
+    assert len(first) == 3
+
+
+@pytest.mark.parametrize("copy_of", [copy.deepcopy, lambda pruner: pickle.loads(pickle.dumps(pruner))])
+def test_a_copy_of_a_pruner_is_not_attached_but_can_be(network, copy_of):
+    optimizer = sgd(network)
+    pruner = GReg1(network, EXAMPLE, ratios="up:0.5", steps=40).attach(optimizer)
+    train(network, pruner, optimizer, steps=10)
+    other = copy_of(pruner)
+    own = sgd(other.network)
+    own.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    other.attach(own)
+    for each, its_optimizer in ((pruner, optimizer), (other, own)):
+        train(each.network, each, its_optimizer)
+        each.cut()
+    assert torch.equal(other.network.up.weight, network.up.weight)
+
+
+@pytest.mark.parametrize("spoil", ["nan", "layer", "error"])
+def test_a_network_that_cannot_be_cut_stays_whole(network, spoil):
+    optimizer = sgd(network)
+    pruner = GReg1(network, EXAMPLE, ratios="up:0.5", steps=20).attach(optimizer)
+    train(network, pruner, optimizer)
+    norm, kind, message = network.n1, RuntimeError, "n1.weight is not what it was"
+    if spoil == "nan":
+        weight = network.fc.weight[0, 0].item()
+        network.fc.weight.data[0, 0], kind, message = math.nan, ArithmeticError, "returns nan"
+    elif spoil == "layer":
+        network.n1 = nn.Identity()
+    else:
+        network.norm, layer_norm, message = nn.LayerNorm(3), network.norm, "no longer runs on the example"
+    with pytest.raises(kind, match=message):
+        pruner.cut()
+    network.n1 = norm
+    if spoil == "nan":
+        network.fc.weight.data[0, 0] = weight
+    if spoil == "error":
+        network.norm = layer_norm
+    train(network, pruner, optimizer, steps=1)  # the hooks are there still
+    assert len(pruner.cut().up.weight) == 8
+
+
+def test_a_network_is_cut_in_inference_mode_and_trains_on(network):
+    optimizer = sgd(network)
+    with torch.inference_mode():
+        pruner = GReg1(network, EXAMPLE, ratios="up:0.5", steps=20).attach(optimizer)
+    train(network, pruner, optimizer)
+    with torch.inference_mode():
+        pruner.cut()
+    train(network, pruner, optimizer, steps=1)
+
+
+@pytest.mark.parametrize("extra", [torch.arange(4), torch.ones(2, dtype=torch.bool), torch.zeros(0, 3)])
+def test_parameters_that_are_no_weights_are_left_alone(network, extra):
+    network.index = nn.Parameter(extra, requires_grad=False)
+    assert len(L1(network, EXAMPLE, ratios="up:0.5").cut().up.weight) == 8
 
 
 @pytest.mark.parametrize("around", [False, True])
