@@ -637,6 +637,9 @@ def test_report_latency_measures_latency(sets, tmp_path, monkeypatch):
     assert set(ran.report["latency"]) == {"dense", "cut"}
     assert set(ran.report["latency"]["cut"]) == {"1", "128"}
     assert ran.report["latency"]["cut"]["128"]["images_per_second"] > 0
+    state = torch.get_rng_state()
+    latency.measure_latency(torch.nn.Conv2d(1, 1, 1), 1, 4)
+    assert torch.equal(torch.get_rng_state(), state)  # the run goes on as without the measurement
     assert "measured, batch 128" in ran.out
 
 
@@ -703,7 +706,9 @@ def test_a_base_with_masked_weights_is_refused(sets, tmp_path):
     """A base with pruned filters or channels is allowed: see tests/checkpoint/test_resume.py."""
     masked = run_program(tmp_path / "masked", *command(sets, "L1", *RESIDUAL, "--wg", "weight", "--epochs", "0"))
     words = command(sets, "L1", *RESIDUAL, "--base_model_path", masked.weights("checkpoint_best"))
-    assert_refused(run_program(tmp_path / "again", *words), "already pruned")
+    assert_refused(run_program(tmp_path / "again", *words), "already pruned: pass a dense network")
+    words = command(sets, "none", "resnet20", "", "--base_model_path", masked.weights("checkpoint_best"))
+    assert_refused(run_program(tmp_path / "trained", *words), "already pruned: pass it to --directly_ft_weights")
 
 
 def test_plain_training_from_a_pruned_base_is_refused(runs, sets, tmp_path):

@@ -130,7 +130,8 @@ def _base_model(command: Command, options: Options, spec: DataSpec, planned: Pla
     if planned.base_shapes:  # pruned again: treated as the dense network
         return BaseModel(base.model, base.source, data=base.data, notices=base.notices)
     if base.pruned and not options.directly_ft_weights:
-        raise ValueError(f"{base.source} is already pruned: pass a dense network to --base_model_path")
+        instead = "pass it to --directly_ft_weights" if options.method == "none" else "pass a dense network"
+        raise ValueError(f"--base_model_path: {base.source} is already pruned: {instead}")
     return base
 
 
