@@ -637,8 +637,9 @@ def test_report_latency_measures_latency(sets, tmp_path, monkeypatch):
     assert set(ran.report["latency"]) == {"dense", "cut"}
     assert set(ran.report["latency"]["cut"]) == {"1", "128"}
     assert ran.report["latency"]["cut"]["128"]["images_per_second"] > 0
+    network = torch.nn.Conv2d(1, 1, 1)
     state = torch.get_rng_state()
-    latency.measure_latency(torch.nn.Conv2d(1, 1, 1), 1, 4)
+    latency.measure_latency(network, 1, 4)
     assert torch.equal(torch.get_rng_state(), state)  # the run goes on as without the measurement
     assert "measured, batch 128" in ran.out
 
