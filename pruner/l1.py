@@ -33,19 +33,11 @@ class L1(InLoop):
         round_to: int = 1,
         **settings: Any,
     ):
-        self._options = Settings.of(type(self), None, settings)
-        self._prepare(network, example, speedup, ratios, rank, round_to)
-        self._restart()
+        options = Settings.of(type(self), None, settings)
+        self._prepare(options, network, example, speedup, ratios, rank, round_to)
 
-    @classmethod
-    def build(cls, options: PrunerOptions, context: PruningContext) -> "L1":
-        pruner = cls.__new__(cls)
-        pruner._kept, pruner._comparison = picks(options, context)
-        return pruner
-
-    def _restart(self) -> None:
-        context = PruningContext(self.network, self.plan, structure=self.structure)
-        self._kept, self._comparison = picks(self._options, context)
+    def _begin(self, options: PrunerOptions, context: PruningContext) -> None:
+        self._kept, self._comparison = picks(options, context)
 
     def kept(self) -> dict[str, Tensor]:
         return self._kept

@@ -13,16 +13,17 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from .base import Pruner
+from .base import Pruner, PruningContext
 from .cut import Kept
 from .layers import traced_layers
+from .options import PrunerOptions
 from .outputs import one_line
 from .plan import Plan
 from .proof import change_by_cut, cut_and_compare, prove, random_like
@@ -78,6 +79,7 @@ class InLoop(Pruner):
     example: Any
     plan: Plan
     structure: Structure
+    _options: PrunerOptions
     _made = 0  # optimizer steps so far
     _optimizer: torch.optim.Optimizer | None = None
     _handles: tuple[Any, ...] = ()
@@ -88,15 +90,32 @@ class InLoop(Pruner):
         """Parameters that λ acts on."""
         return ()
 
+    @classmethod
+    def build(cls, options: PrunerOptions, context: PruningContext) -> Self:
+        pruner = cls.__new__(cls)
+        pruner._begin(options, context)
+        return pruner
+
+    def _begin(self, options: PrunerOptions, context: PruningContext) -> None:
+        """Set the state of step 0, with a selection by the weights as they are now."""
+        raise NotImplementedError
+
     def _prepare(
-        self, network: nn.Module, example: Any, speedup: float | None, ratios: Any, rank: str, round_to: int
+        self,
+        options: PrunerOptions,
+        network: nn.Module,
+        example: Any,
+        speedup: float | None,
+        ratios: Any,
+        rank: str,
+        round_to: int,
     ) -> None:
         sharded = any(type(module).__name__ == "FullyShardedDataParallel" for module in network.modules())
         if sharded or any(type(parameter).__name__ == "DTensor" for parameter in network.parameters()):
             raise ValueError("networks under FSDP cannot be pruned: their parameters are sharded")
         if isinstance(network, nn.parallel.DistributedDataParallel | nn.DataParallel):
             raise ValueError(f"give the network that {type(network).__name__} wraps: network.module")
-        self.network, self.example = network, example
+        self.network, self.example, self._options = network, example, options
         self.structure = Structure(network, example)
         self.plan = make_plan_for(network, self.structure, speedup, ratios, rank, round_to)
         prove(network, self.plan, self.structure, example)
@@ -106,10 +125,12 @@ class InLoop(Pruner):
                 "not called for the example: %s; if another method calls them on pruned features, they no longer fit "
                 "after the cut", ", ".join(uncalled),
             )  # fmt: skip
+        self._restart()
 
+    @torch.inference_mode(False)
     def _restart(self) -> None:
-        """Go back to the state of step 0, with a selection by the network's weights as they are now."""
-        raise NotImplementedError
+        schedule = self.make_schedule(self._options, self.plan)
+        self._begin(self._options, PruningContext(self.network, self.plan, schedule, structure=self.structure))
 
     def attach(self, optimizer: torch.optim.Optimizer):
         """Add λ·w to the gradients in each ``optimizer.step()``, after clipping and unscaling. Returns the pruner.

@@ -95,9 +95,7 @@ class GReg(InLoop):
         **settings: Any,
     ):
         options = Settings.of(type(self), steps, settings)
-        self._prepare(network, example, speedup, ratios, rank, round_to)
-        self._options = options
-        self._restart()
+        self._prepare(options, network, example, speedup, ratios, rank, round_to)
         self._built = {
             "method": type(self).__name__,
             "plan": self.plan.pruned,
@@ -125,23 +123,11 @@ class GReg(InLoop):
             empty=not plan.pruned,
         )
 
-    @classmethod
-    def build(cls, options: PrunerOptions, context: PruningContext) -> "GReg":
-        pruner = cls.__new__(cls)
-        pruner._begin(options, context)
-        return pruner
-
-    @torch.inference_mode(False)
-    def _restart(self) -> None:
-        schedule = self.make_schedule(self._options, self.plan)
-        self._begin(self._options, PruningContext(self.network, self.plan, schedule, structure=self.structure))
-
     def _l1(self, options: PrunerOptions, context: PruningContext) -> tuple[dict[str, Tensor], selection.Comparison]:
         """Select the groups that L1 keeps of the initial weights, or take those that another run kept."""
         return selection.picks(options, context)
 
     def _begin(self, options: PrunerOptions, context: PruningContext) -> None:
-        """Set the state of step 0."""
         model, plan, schedule = context.model, context.plan, context.schedule
         assert schedule is not None  # ``make_schedule`` of these methods gives one
         self.schedule, self.kind = schedule, plan.kind
