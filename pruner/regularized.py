@@ -1,6 +1,5 @@
 """Base of GReg-1, GReg-2 and FixReg: penalties, updates, gaps and the state of each layer."""
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -264,12 +263,8 @@ class GReg(InLoop):
         return {layer.name: layer.scores() for layer in self.layers}
 
     def fingerprint(self) -> int:
-        digest = hashlib.sha256(str(self._finished_at).encode())
-        for layer in self.layers:
-            digest.update(f"{layer.name} {layer.updates} {layer.finished}".encode())
-            if layer.kept is not None:
-                digest.update(layer.kept.cpu().numpy().tobytes())
-        return int.from_bytes(digest.digest()[:8], "big") >> 2
+        progress = [(layer.name, layer.updates, layer.finished) for layer in self.layers]
+        return selection.digest((self._finished_at, progress), self.kept())
 
     def state_dict(self) -> dict:
         """The state, including gaps not yet read: saving changes nothing."""

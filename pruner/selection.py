@@ -46,10 +46,13 @@ def filter_scores(model: nn.Module, layers: list[Layer]) -> dict[str, Tensor]:
     }
 
 
-def digest(pruned: Mapping[str, int], kept: Mapping[str, Tensor]) -> int:
-    """Return a number of 62 bits that stands for a plan and a selection, to compare between processes."""
-    text = repr([sorted(pruned.items()), [(name, mask.tolist()) for name, mask in sorted(kept.items())]])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 2
+def digest(state: object, kept: Mapping[str, Tensor]) -> int:
+    """Return a number of 62 bits that stands for `state`, as Python prints it, and a selection: equal on all ranks."""
+    hashed = hashlib.sha256(repr(state).encode())
+    for name, mask in kept.items():
+        hashed.update(name.encode())
+        hashed.update(mask.cpu().numpy().tobytes())
+    return int.from_bytes(hashed.digest()[:8], "big") >> 2
 
 
 def picks(options: PrunerOptions, context: PruningContext) -> tuple[dict[str, Tensor], Comparison]:
